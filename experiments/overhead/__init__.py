@@ -1,0 +1,1 @@
+"""What does sdelab cost over the same thing written by hand?"""

@@ -1,0 +1,143 @@
+"""What a solve is asked for, checked and made ready before anything is compiled."""
+
+import operator
+from typing import Any, TypeVar
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sdelab import grids
+from sdelab._checks import check_positive, is_concrete
+from sdelab._typing import State
+from sdelab.reverse import AbstractReverseProcess
+from sdelab.sde import AbstractAffineSDE, AbstractSDE
+from sdelab.solvers.base import AbstractReverseSolver
+from sdelab.solvers.diffrax_terms import is_adaptive
+
+DEFAULT_STEPS = 1000
+DEFAULT_TOLERANCE = 1e-5
+
+T = TypeVar("T")
+
+
+def check_start(
+    key: Any, process: AbstractReverseProcess, shape_or_x_T: Any, *, replayed: bool = False
+) -> tuple[State | tuple[int, ...], Any]:
+    """The states at the start of the grid or their shape, and their dtype; checks what they are made of.
+
+    `replayed`: whether the noise on the way is given, so that none is drawn.
+    """
+    if not isinstance(process, AbstractReverseProcess):
+        raise TypeError(f"process = {process!r} is not accepted; it must be a ReverseSDE or a ProbabilityFlow.")
+    given = not isinstance(shape_or_x_T, (tuple, list))
+    try:
+        shape = tuple(operator.index(n) for n in (np.shape(shape_or_x_T) if given else shape_or_x_T))
+    except TypeError:
+        raise TypeError(
+            f"shape_or_x_T = {shape_or_x_T!r} is not accepted; it must be a shape of integers, or an array of states."
+        ) from None
+    if not shape or min(shape) < 1:
+        raise ValueError(f"shape_or_x_T has shape {shape}; accepted: (batch, *event), each at least 1.")
+    check_condition(process, shape[0])
+    check_key(key, shape[0], needed=(process.stochastic and not replayed) or not given)
+    if not given:
+        return shape, jnp.result_type(float)
+    start = jnp.asarray(shape_or_x_T) * 1.0
+    return start, start.dtype
+
+
+def check_key(key: Any, batch: int, *, needed: bool) -> None:
+    if key is None:
+        if needed:
+            raise ValueError(
+                "key = None is accepted only for a probability flow from given states, which draws nothing."
+            )
+        return
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise TypeError(f"key = {key!r} is not accepted; it must come from jax.random.key.")
+    if key.shape not in ((), (batch,)):
+        raise ValueError(f"key has shape {key.shape}; accepted: one key, or one per sample, shape ({batch},).")
+
+
+def check_condition(process: AbstractReverseProcess, batch: int) -> None:
+    for leaf in jax.tree.leaves(process.condition):
+        if np.shape(leaf)[:1] != (batch,):
+            raise ValueError(
+                f"condition has a leaf of shape {np.shape(leaf)}; its leading axis must be the batch, {batch}."
+            )
+
+
+def check_states(process: AbstractReverseProcess, x: Any) -> State:
+    """Given states as a floating-point array of shape `(batch, *event)`."""
+    x = jnp.asarray(x) * 1.0
+    if x.ndim < 1 or x.size == 0:
+        raise ValueError(f"x has shape {x.shape}; accepted: (batch, *event), each at least 1.")
+    check_condition(process, x.shape[0])
+    return x
+
+
+def check_starts_at_prior(times: grids.Grid, sde: AbstractSDE, otherwise: str) -> None:
+    """The prior is that of `t_max`: a grid that starts below it needs something else."""
+    if times[0] < sde.t_max * (1 - 1e-6):
+        raise ValueError(
+            f"grid starts at t = {times[0]}, and the prior is that of t_max = {sde.t_max}; accepted: {otherwise}, or a "
+            "grid from t_max."
+        )
+
+
+def ends_at_data(sde: AbstractSDE, end: float) -> bool:
+    """Whether sigma = 0 at the end of the grid. It is a matter of structure, so traced numbers stand aside for 1."""
+    if end > 0 or not isinstance(sde, AbstractAffineSDE):
+        return False
+    plain = jax.tree.map(lambda leaf: leaf if is_concrete(leaf) else 1.0, sde)
+    with jax.ensure_compile_time_eval():
+        return float(jnp.max(plain.sigma(0.0))) == 0.0
+
+
+def as_arrays(tree: T) -> T:
+    """Python numbers become arrays, weakly typed: a new value is then no reason to compile again."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, tree)
+
+
+def as_clock(times: np.ndarray, dtype: Any) -> Float[Array, " steps_plus_1"]:
+    """Times in the state's precision, and never below float32."""
+    return jnp.asarray(times, jnp.float64 if dtype == jnp.float64 else jnp.float32)
+
+
+def plan_steps(
+    process: AbstractReverseProcess,
+    solver: diffrax.AbstractSolver,
+    grid: grids.GridLike | None,
+    rtol: float | None,
+    atol: float | None,
+    dtype: Any,
+) -> tuple[grids.Grid, diffrax.PIDController | None]:
+    """The times, and the controller of adaptive steps, None on a fixed grid."""
+    if not isinstance(solver, diffrax.AbstractSolver):
+        raise TypeError(f"solver = {solver!r} is not a solver; accepted: one of sdelab.solvers, or a diffrax solver.")
+    own = isinstance(solver, AbstractReverseSolver)
+    if grid is None and rtol is None and atol is None and not own and not process.stochastic and is_adaptive(solver):
+        rtol = DEFAULT_TOLERANCE
+    if rtol is None and atol is None:
+        chosen = grids.uniform(process.sde, DEFAULT_STEPS) if grid is None else grid
+        return grids.check_grid(chosen, process.sde), None
+    ends = np.array([process.sde.t_max, process.sde.t_min]) if grid is None else grid
+    times = grids.check_grid(ends, process.sde)
+    if own or not is_adaptive(solver):
+        raise ValueError(
+            f"rtol = {rtol}, atol = {atol}: {type(solver).__name__} has no error estimate and takes a grid. Adaptive: "
+            "diffrax's Heun, Midpoint, Ralston, Bosh3, Tsit5, Dopri5, Dopri8, Kvaerno3/4/5, ImplicitEuler on a "
+            "probability flow; ShARK, SRA1, SPaRK on a reverse SDE."
+        )
+    given = [tolerance for tolerance in (rtol, atol) if tolerance is not None]
+    relative, absolute = given[0], given[-1]
+    check_positive(rtol=relative, atol=absolute)
+    if dtype != jnp.float64 and min(given) < 1e-6:
+        raise ValueError(
+            f"rtol = {relative}, atol = {absolute}: below 1e-6 a float32 state cannot meet the tolerance; accepted: >= 1e-6, or "
+            "a float64 state under jax.enable_x64 (the network may stay float32)."
+        )
+    return times, diffrax.PIDController(rtol=jnp.asarray(relative), atol=jnp.asarray(absolute))

@@ -1,0 +1,3 @@
+"""The command `sdelab`: `train`, `sample` and `evaluate`."""
+
+from sdelab.cli.main import main as main

@@ -1,0 +1,81 @@
+"""The command `sdelab`: finds the subcommand, and turns errors into exit codes."""
+
+import importlib
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sdelab._checks import unknown_name
+from sdelab.cli.usage import UsageError
+
+COMMANDS = {
+    "train": "train what a config file describes, or go on where a run was left",
+    "sample": "draw samples from a run: an .npz file and a picture",
+    "evaluate": "bits/dim of held-out data, and distances of samples to it",
+}
+USAGE = "\n".join(
+    [
+        "usage: sdelab COMMAND [flags]",
+        "",
+        *(f"  {name:9} {words}" for name, words in COMMANDS.items()),
+        "",
+        "`sdelab COMMAND --help` lists the flags of a command.",
+    ]
+)
+FAILURE, USER_ERROR = 1, 2
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command of `argv` (default `sys.argv`) and exits: 0 done, 1 failed, 2 bad input, 42 preempted."""
+    sys.exit(run(list(sys.argv if argv is None else argv)))
+
+
+def run(argv: list[str]) -> int:
+    """As `main`, but returns the exit code."""
+    if len(argv) < 2 or argv[1] in ("help", "-h", "--help", "-help"):
+        print(USAGE, file=sys.stdout if len(argv) > 1 else sys.stderr)
+        return 0 if len(argv) > 1 else USER_ERROR
+    return exit_code_of(lambda: _dispatch(argv))
+
+
+def exit_code_of(command: Callable[[], int]) -> int:
+    """The command's exit code; one line for an error that sdelab raised on purpose. A bug keeps its traceback.
+
+    2 for an error about the input, 1 for one that came up on the way (a solve that did not arrive, a loss that is NaN).
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _print_warning
+            return command()
+    except Exception as error:
+        if not _is_ours(error):
+            raise
+        print(f"sdelab: {error}", file=sys.stderr)
+        return USER_ERROR if isinstance(error, (ValueError, TypeError, OSError)) else FAILURE
+
+
+def _dispatch(argv: list[str]) -> int:
+    if argv[1] not in COMMANDS:
+        raise UsageError(str(unknown_name("command", argv[1], COMMANDS)))
+    return importlib.import_module(f"sdelab.cli.{argv[1]}").run([f"sdelab {argv[1]}", *argv[2:]])
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether the error was raised here, on purpose: what comes from below is a bug and keeps its trace."""
+    if not isinstance(error, (ValueError, TypeError, OSError, RuntimeError, FloatingPointError)):
+        return False
+    origin = traceback.extract_tb(error.__traceback__)[-1]
+    ours = Path(origin.filename).resolve().is_relative_to(_PACKAGE)
+    return ours and (origin.line or "").startswith("raise ")
+
+
+def _print_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+    """Ours in one line, others as ever."""
+    if category.__module__.startswith("sdelab."):
+        print(f"sdelab: warning: {message}", file=sys.stderr)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))

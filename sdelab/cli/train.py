@@ -1,0 +1,55 @@
+"""`sdelab train`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags, logging
+
+from sdelab.cli.config_file import apply_overrides, load_config, split_overrides
+from sdelab.cli.usage import UsageError, new_flags, parse
+from sdelab.train import PREEMPTED, MissingExtra, NonFiniteMetric, Preempted, fit
+from sdelab.train.checkpoint import newest_sound_step
+
+SUMMARY = "Trains what a config file describes, or goes on where the run in workdir was left."
+
+
+def run(argv: list[str]) -> int:
+    """Trains; 0 when done, 1 on a metric that is not finite, 42 when asked to stop and saved."""
+    values = new_flags()
+    help = "path of a config file; --config.sde.beta_max=12 overrides, and --config.sde.name=VE starts the section anew"
+    flags.DEFINE_string("config", None, help, flag_values=values)
+    rest, overrides = split_overrides(argv)
+    given = parse(values, rest, SUMMARY, required=("config", "workdir"))
+    if given is None:
+        return 0
+    logging.set_verbosity(logging.ERROR)  # Orbax reports every save
+    return train(apply_overrides(load_config(given.config), overrides), Path(given.workdir))
+
+
+def train(config: dict[str, Any], workdir: Path) -> int:
+    """Trains and returns the exit code: see `run`."""
+    try:
+        state = fit(config, workdir)
+    except Preempted as error:
+        print(f"sdelab: {error}", file=sys.stderr)
+        return PREEMPTED
+    except MissingExtra as error:
+        raise UsageError(str(error)) from error
+    except NonFiniteMetric as error:
+        print(f"sdelab: {error} {_what_is_left(workdir)}", file=sys.stderr)
+        return 1
+    step, asked = int(state["step"]), config["run"]["steps"]
+    if step > asked:
+        print(f"the run in {workdir} is at step {step} already; nothing to do for {asked} steps")
+    else:
+        print(f"trained {step} steps; the run is in {workdir}")
+    return 0
+
+
+def _what_is_left(workdir: Path) -> str:
+    try:
+        newest = newest_sound_step(workdir / "checkpoints")
+    except FileNotFoundError:
+        return f"There is no checkpoint in {workdir}: none was due before."
+    return f"The checkpoint of step {newest.name} in {workdir} is as it was."

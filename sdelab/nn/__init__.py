@@ -1,0 +1,9 @@
+"""Networks, in Flax NNX, and the way from a module to a pure function of its parameters.
+
+A network is called `(x, c_noise, condition=None, keys=None)`, with one noise label per sample, and returns float32.
+"""
+
+from sdelab.nn.functional import Apply as Apply
+from sdelab.nn.functional import as_function as as_function
+from sdelab.nn.mlp import MLP as MLP
+from sdelab.nn.unet import UNet as UNet

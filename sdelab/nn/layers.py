@@ -1,0 +1,130 @@
+"""What the networks share: embeddings of noise level and label, normalisation, dropout."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from sdelab._checks import is_concrete
+from sdelab._typing import PRNGKeys
+
+_LOWEST, _HIGHEST = 1.0, 64.0  # radians per unit of c_noise: from its whole range, about 4, down to 0.1
+
+
+def check_rate(dropout: float) -> None:
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"dropout = {dropout} is not accepted; dropout must be a number in [0, 1).")
+
+
+def fourier_features(c_noise: Float[Array, " batch"], width: int) -> Float[Array, "batch width"]:
+    r"""$[\cos(\omega_k c), \sin(\omega_k c)]$ with `width`/2 frequencies in geometric progression from 1 to 64.
+
+    In float32 whatever the network computes in. The table is a constant of the program, not a parameter.
+    Vaswani et al. (2017), section 3.5, https://arxiv.org/abs/1706.03762.
+    """
+    frequencies = jnp.geomspace(_LOWEST, _HIGHEST, width // 2, dtype=jnp.float32)
+    angles = c_noise.astype(jnp.float32)[:, None] * frequencies[None, :]
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=1)
+
+
+def dropout(x: Float[Array, "batch ..."], rate: float, keys: PRNGKeys | None, layer: int) -> Float[Array, "batch ..."]:
+    """Inverted dropout with a key per sample: what a sample draws does not depend on the batch around it.
+
+    `layer` tells the layers of a network apart. Without keys, and at rate 0, the identity.
+    """
+    if keys is None or rate == 0.0:
+        return x
+    threshold = round(rate * 2**16)  # 16 random bits per entry cost half of what a float's do
+    keep = 1.0 - threshold / 2**16
+
+    def mask(key):
+        return jax.random.bits(jax.random.fold_in(key, layer), x.shape[1:], jnp.uint16) >= threshold
+
+    return jnp.where(jax.vmap(mask)(keys), x / keep, jnp.zeros_like(x))
+
+
+class Embedding(nnx.Module):
+    """Noise level and, where `classes` > 0, class label to one vector of size `width`, after its activation.
+
+    A negative label, and `condition=None`, stand for no label. Errors: a label that is not an integer, or is given
+    to a network without classes; a label >= `classes` under `jit`, where it cannot raise, gives NaN.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        classes: int,
+        *,
+        features: int = 64,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.features, self.classes, self.dtype = features, classes, jnp.dtype(dtype)
+        self.first = nnx.Linear(features, width, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.second = nnx.Linear(width, width, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        if classes > 0:
+            self.label = nnx.Param(0.5 * jax.random.normal(rngs.params(), (classes, width), param_dtype))
+
+    def __call__(
+        self, c_noise: Float[Array, " batch"], condition: Int[Array, " batch"] | None = None
+    ) -> Float[Array, "batch width"]:
+        h = self.first(fourier_features(c_noise, self.features).astype(self.dtype))
+        h = self.second(jax.nn.silu(h))
+        if condition is not None:
+            h = h + self._label(condition).astype(self.dtype)
+        return jax.nn.silu(h)
+
+    def _label(self, condition: Int[Array, " batch"]) -> Float[Array, "batch width"]:
+        if self.classes == 0:
+            raise ValueError("condition was given to a network without labels; accepted: None, or classes > 0.")
+        if is_concrete(condition) and condition.size and int(condition.max()) >= self.classes:
+            raise ValueError(
+                f"condition = {condition} has a label that the network does not know; accepted: labels less than "
+                f"{self.classes}, negative for no label."
+            )
+        table = self.label[...]
+        rows = jnp.take(table, jnp.maximum(condition, 0), axis=0, mode="fill")
+        return jnp.where((condition >= 0)[:, None], rows, jnp.zeros_like(rows))
+
+
+class GroupNorm(nnx.Module):
+    """Group normalisation whose scale and shift may also come from an embedding, in one multiply-add over the image.
+
+    Statistics in float32, by sums over pixels first: two reads of the image in all.
+    Wu and He (2018), eq. 1 to 3, https://arxiv.org/abs/1803.08494; Perez et al. (2017), eq. 2 (the modulation),
+    https://arxiv.org/abs/1709.07871.
+    """
+
+    def __init__(self, channels: int, *, param_dtype: DTypeLike = jnp.float32):
+        self.groups, self.epsilon = math.gcd(channels, 8), 1e-5
+        self.scale = nnx.Param(jnp.ones((channels,), param_dtype))
+        self.bias = nnx.Param(jnp.zeros((channels,), param_dtype))
+
+    def __call__(
+        self, x: Float[Array, "batch *space channels"], modulation: Float[Array, "batch twice"] | None = None
+    ) -> Float[Array, "batch *space channels"]:
+        """`modulation` holds scale and shift, `2 * channels` numbers for each sample; 0 leaves the norm as it is."""
+        channels = x.shape[-1]
+        mean, inverse_std = self._statistics(x)
+        gain, shift = (p[...].astype(jnp.float32)[None, :] for p in (self.scale, self.bias))
+        if modulation is not None:
+            scale, offset = jnp.split(modulation.astype(jnp.float32), 2, axis=-1)
+            gain, shift = gain * (1.0 + scale), shift * (1.0 + scale) + offset
+        gain = gain * inverse_std
+        shift = shift - mean * gain
+        shape = (x.shape[0],) + (1,) * (x.ndim - 2) + (channels,)
+        return (x.astype(jnp.float32) * gain.reshape(shape) + shift.reshape(shape)).astype(x.dtype)
+
+    def _statistics(self, x: Float[Array, "batch *space channels"]) -> tuple[Array, Array]:
+        """Mean and inverse standard deviation of each channel's group, both `(batch, channels)`."""
+        batch, channels = x.shape[0], x.shape[-1]
+        flat = x.astype(jnp.float32).reshape(batch, -1, channels)
+        moments = jnp.stack([jnp.mean(flat, axis=1), jnp.mean(flat**2, axis=1)])
+        mean, square = jnp.mean(moments.reshape(2, batch, self.groups, -1), axis=-1)
+        inverse_std = jax.lax.rsqrt(jnp.maximum(square - mean**2, 0.0) + self.epsilon)
+        repeats = channels // self.groups
+        return jnp.repeat(mean, repeats, axis=-1), jnp.repeat(inverse_std, repeats, axis=-1)

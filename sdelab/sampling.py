@@ -1,0 +1,256 @@
+"""Sampling: any solver, on a fixed grid or adaptively, from noise to data and back."""
+
+import dataclasses
+from typing import Any, cast
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from sdelab import grids
+from sdelab._checks import check_count
+from sdelab._typing import PRNGKeys, State
+from sdelab.arguments import (
+    as_arrays,
+    as_clock,
+    check_start,
+    check_starts_at_prior,
+    check_states,
+    ends_at_data,
+    plan_steps,
+)
+from sdelab.integration import (
+    Joint,
+    PerSample,
+    Solution,
+    check_success,
+    solve_adaptively,
+    solve_on_grid,
+    total_evaluations,
+)
+from sdelab.likelihood import check_flow, integrate_forwards
+from sdelab.reverse import AbstractReverseProcess, ProbabilityFlow
+from sdelab.solvers.base import AbstractReverseSolver
+from sdelab.solvers.diffrax_terms import check_diffrax_solver, check_diffrax_steps, cost, is_per_sample
+from sdelab.solvers.finish import AbstractFinish, NoFinish
+from sdelab.solvers.noise import AbstractNoise, KeyedNoise, NoNoise, StoredNoise, sample_keys
+
+
+class SampleInfo(eqx.Module):
+    """What a person wants to know of a solve; each array has one number per sample.
+
+    `evaluations` of the score, rejected steps and the finish included, or None for implicit solvers, whose root finds
+    are not counted; `accepted` and `rejected` steps; `result`, diffrax's result code.
+    """
+
+    evaluations: Int[Array, " batch"] | None
+    accepted: Int[Array, " batch"]
+    rejected: Int[Array, " batch"]
+    result: Any
+
+
+class _Plan(eqx.Module):
+    """All of a solve that is structure: it is the key of the compiled program, with the shapes of the arrays."""
+
+    solver: diffrax.AbstractSolver
+    finish: AbstractFinish
+    controller: diffrax.PIDController | None
+    control: Joint | PerSample
+    adjoint: diffrax.AbstractAdjoint
+    saveat: diffrax.SaveAt
+    max_steps: int = eqx.field(static=True)
+    to_data: bool = eqx.field(static=True)
+
+    def ready(self) -> "_Plan":
+        """With the numbers of our own solvers as arrays; diffrax looks at those of its own while it traces."""
+        if not isinstance(self.solver, AbstractReverseSolver):
+            return self
+        return dataclasses.replace(self, solver=as_arrays(self.solver))
+
+
+def sample(
+    key: Key[Array, "..."] | None, process: AbstractReverseProcess, shape_or_x_T: Any, **arguments: Any
+) -> State:
+    """Draws samples: `sample_with_info`, with the same arguments, without the information."""
+    return sample_with_info(key, process, shape_or_x_T, **arguments)[0]
+
+
+def sample_with_info(
+    key: Key[Array, "..."] | None,
+    process: AbstractReverseProcess,
+    shape_or_x_T: tuple[int, ...] | State,
+    *,
+    solver: diffrax.AbstractSolver,
+    grid: grids.GridLike | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    finish: AbstractFinish = NoFinish(),
+    noise: AbstractNoise | None = None,
+    error_control: Joint | PerSample = PerSample(),
+    adjoint: diffrax.AbstractAdjoint = diffrax.RecursiveCheckpointAdjoint(),
+    max_steps: int = 4096,
+    throw: bool = True,
+) -> tuple[State, SampleInfo]:
+    """Draws samples of shape `(batch, *event)`, and says what it cost.
+
+    `key`: one key, from which sample i takes `fold_in(key, i)`, or `(batch,)` keys, one per sample
+    (`solvers.sample_keys`); None where nothing is drawn. `shape_or_x_T`: the shape, to start from the prior, or the
+    states at the start. `solver`: one of `sdelab.solvers` or a diffrax solver. `grid`: decreasing times; its ends are
+    the interval (default `t_max` to `t_min`) and, without tolerances, its points the steps. `rtol`, `atol`: relative
+    and absolute tolerance of adaptive steps, of which one alone stands for both; `error_control`, `PerSample()` or
+    `Joint()`, and `max_steps` belong to them. With neither grid nor tolerances: 1 000 uniform steps, or tolerances
+    of 1e-5 for a diffrax solver with an error estimate on a probability flow. `finish`: `solvers.NoFinish()`,
+    `Tweedie()`, `NoiselessPredictor()` or `NoiselessStep(solver)`. `noise`: `solvers.StoredNoise` to replay a run.
+    `adjoint`: diffrax's, for gradients through the solve (`diffrax.ForwardMode()` for `jax.jvp`).
+
+    A second call with the same shapes and the same score does not compile again. Errors: a solver that does not fit
+    the process, a grid that does not decrease in the interval, tolerances below float32; with `throw`, a solve that
+    exhausts `max_steps` is a `RuntimeError`.
+    """
+    start, dtype = check_start(key, process, shape_or_x_T, replayed=noise is not None)
+    times, controller = plan_steps(process, solver, grid, rtol, atol, dtype)
+    if isinstance(start, tuple):
+        check_starts_at_prior(times, process.sde, "the states there as shape_or_x_T")
+    to_data = ends_at_data(process.sde, float(times[-1]))
+    plan = _Plan(solver, finish, controller, error_control, adjoint, diffrax.SaveAt(t1=True), max_steps, to_data)
+    _check_solver(process, plan, noise, len(times) - 1)
+    x, solution = _run(as_arrays(process), start, key, as_clock(-times, dtype), noise, plan.ready())
+    if throw and _may_fail(plan):
+        check_success(solution.success, solution.result, solution.accepted + solution.rejected, max_steps)
+    evaluations = _evaluations(solution, plan, len(times) - 1)
+    return x, SampleInfo(evaluations, solution.accepted, solution.rejected, solution.result)
+
+
+def trajectory(
+    key: Key[Array, "..."] | None,
+    process: AbstractReverseProcess,
+    shape_or_x_T: tuple[int, ...] | State,
+    *,
+    solver: diffrax.AbstractSolver,
+    grid: grids.GridLike | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    noise: AbstractNoise | None = None,
+    error_control: Joint | PerSample = PerSample(),
+    adjoint: diffrax.AbstractAdjoint = diffrax.RecursiveCheckpointAdjoint(),
+    max_steps: int = 4096,
+) -> tuple[Float[Array, " times"], Float[Array, "times batch ..."]]:
+    """The times of the grid and the states at them, `(n + 1,)` and `(n + 1, batch, *event)`; arguments as `sample`.
+
+    Without tolerances the states are those between the steps; with them the solver's interpolant is read at the grid's
+    times. The last state is the sample that `sample` draws with the same arguments and `NoFinish()`.
+    """
+    start, dtype = check_start(key, process, shape_or_x_T, replayed=noise is not None)
+    times, controller = plan_steps(process, solver, grid, rtol, atol, dtype)
+    if controller is not None and grid is None:
+        times = grids.uniform(process.sde, 100)
+    clock = as_clock(-times, dtype)
+    if isinstance(start, tuple):
+        check_starts_at_prior(times, process.sde, "the states there as shape_or_x_T")
+    saveat = diffrax.SaveAt(t0=True, steps=True) if controller is None else diffrax.SaveAt(ts=clock)
+    to_data = ends_at_data(process.sde, float(times[-1]))
+    plan = _Plan(solver, NoFinish(), controller, error_control, adjoint, saveat, max_steps, to_data)
+    _check_solver(process, plan, noise, len(times) - 1)
+    _, solution = _run(as_arrays(process), start, key, clock, noise, plan.ready())
+    if _may_fail(plan):
+        check_success(solution.success, solution.result, solution.accepted + solution.rejected, max_steps)
+    return -clock, solution.states
+
+
+def encode(
+    process: ProbabilityFlow,
+    x0: State,
+    *,
+    solver: diffrax.AbstractSolver | None = None,
+    grid: grids.GridLike | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_steps: int = 4096,
+) -> State:
+    """The latent code: the state at `t_max` of the probability flow that passes through `x0` at the end of the grid.
+
+    A process of its own in increasing time, by a diffrax ODE solver (default `diffrax.Tsit5()`), per sample when
+    adaptive. `sample` from the code with the same tolerances gives `x0` back to them. `grid` decreases, as in `sample`.
+    """
+    check_flow(process, "encode")
+    x0 = check_states(process, x0)
+    solver = diffrax.Tsit5() if solver is None else solver
+    times, controller = plan_steps(process, solver, grid, rtol, atol, x0.dtype)
+    return integrate_forwards(process, x0, times, solver, controller, max_steps)
+
+
+@eqx.filter_jit
+def _run(
+    process: AbstractReverseProcess,
+    start: State | tuple[int, ...],
+    key: Key[Array, "..."] | None,
+    clock: Float[Array, " steps_plus_1"],
+    noise: AbstractNoise | None,
+    plan: _Plan,
+) -> tuple[State, Solution]:
+    """Start, solve and finish, in one compiled program. Start and path of a sample draw from its own key."""
+    batch = start[0] if isinstance(start, tuple) else start.shape[0]
+    keys = sample_keys(key, batch) if key is not None and key.ndim == 0 else key
+    path_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
+    x_T = _prior(process, cast(PRNGKeys, keys), start[1:]) if isinstance(start, tuple) else start
+    if plan.controller is None:
+        own = NoNoise() if path_keys is None else KeyedNoise(path_keys)
+        noise = own if noise is None else noise
+        solution = solve_on_grid(process, x_T, clock, plan.solver, noise, plan.adjoint, plan.saveat)
+    else:
+        solution = solve_adaptively(
+            process,
+            x_T,
+            clock,
+            plan.solver,
+            path_keys,
+            plan.controller,
+            plan.control,
+            plan.adjoint,
+            plan.saveat,
+            plan.max_steps,
+        )
+    return plan.finish.apply(process, solution.states[-1], solution.x_mean, -clock[-1], plan.to_data), solution
+
+
+def _prior(process: AbstractReverseProcess, keys: PRNGKeys, event: tuple[int, ...]) -> State:
+    return jax.vmap(lambda key: process.sde.prior_sample(jax.random.fold_in(key, 0), (1, *event))[0])(keys)
+
+
+def _check_solver(process: AbstractReverseProcess, plan: _Plan, noise: AbstractNoise | None, steps: int) -> None:
+    check_count(max_steps=plan.max_steps)
+    if not isinstance(plan.control, (Joint, PerSample)):
+        raise TypeError(f"error_control = {plan.control!r} is not accepted; it must be PerSample() or Joint().")
+    if not isinstance(plan.finish, AbstractFinish):
+        raise TypeError(
+            f"finish = {plan.finish!r} is not accepted; it must be NoFinish(), Tweedie(), NoiselessPredictor() or "
+            "NoiselessStep(solver)."
+        )
+    if noise is not None and plan.controller is not None:
+        raise ValueError("noise is given for a fixed grid; with tolerances the path must be known between the steps.")
+    if isinstance(noise, StoredNoise) and noise.values.shape[0] != steps:
+        raise ValueError(f"noise has {noise.values.shape[0]} steps; accepted: as many as the grid, {steps}.")
+    if isinstance(plan.solver, AbstractReverseSolver):
+        plan.solver.check(process)
+        if isinstance(plan.adjoint, diffrax.BacksolveAdjoint):
+            raise TypeError(
+                f"BacksolveAdjoint solves the flow backwards as an ODE; {type(plan.solver).__name__} is a discrete rule. "
+                "Accepted: RecursiveCheckpointAdjoint() or DirectAdjoint()."
+            )
+    else:
+        check_diffrax_solver(plan.solver, process)
+        check_diffrax_steps(plan.solver, process, plan.controller is None, plan.to_data)
+
+
+def _may_fail(plan: _Plan) -> bool:
+    """Explicit steps on a fixed grid always arrive: then nothing is read back, and the call does not wait."""
+    return plan.controller is not None or is_per_sample(plan.solver)
+
+
+def _evaluations(solution: Solution, plan: _Plan, steps: int) -> Int[Array, " batch"] | None:
+    finish = plan.finish.evaluations(plan.to_data)
+    if isinstance(plan.solver, AbstractReverseSolver):
+        return jnp.full_like(solution.accepted, plan.solver.evaluations(steps, plan.to_data) + finish)
+    return total_evaluations(cost(plan.solver), solution.accepted + solution.rejected, finish)

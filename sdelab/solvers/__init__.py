@@ -1,0 +1,37 @@
+"""Solvers for reverse processes: each one update rule, each a `diffrax.AbstractSolver`."""
+
+from sdelab.solvers.ancestral import Ancestral as Ancestral
+from sdelab.solvers.ancestral import AncestralDDPM as AncestralDDPM
+from sdelab.solvers.ancestral import AncestralSMLD as AncestralSMLD
+from sdelab.solvers.ancestral import ForwardVariance as ForwardVariance
+from sdelab.solvers.ancestral import PosteriorVariance as PosteriorVariance
+from sdelab.solvers.base import AbstractReverseSolver as AbstractReverseSolver
+from sdelab.solvers.base import Interval as Interval
+from sdelab.solvers.base import ReverseTerm as ReverseTerm
+from sdelab.solvers.base import Step as Step
+from sdelab.solvers.corrector import AbstractCorrector as AbstractCorrector
+from sdelab.solvers.corrector import AnnealedLangevin as AnnealedLangevin
+from sdelab.solvers.corrector import BatchNorms as BatchNorms
+from sdelab.solvers.corrector import ExpectedNorms as ExpectedNorms
+from sdelab.solvers.corrector import Langevin as Langevin
+from sdelab.solvers.corrector import NoDamping as NoDamping
+from sdelab.solvers.corrector import SampleNorms as SampleNorms
+from sdelab.solvers.corrector import TableDamping as TableDamping
+from sdelab.solvers.discretization import DDPM as DDPM
+from sdelab.solvers.discretization import SMLD as SMLD
+from sdelab.solvers.discretization import EulerSteps as EulerSteps
+from sdelab.solvers.discretization import Transition as Transition
+from sdelab.solvers.euler_maruyama import EulerMaruyama as EulerMaruyama
+from sdelab.solvers.finish import NoFinish as NoFinish
+from sdelab.solvers.finish import NoiselessPredictor as NoiselessPredictor
+from sdelab.solvers.finish import NoiselessStep as NoiselessStep
+from sdelab.solvers.finish import Tweedie as Tweedie
+from sdelab.solvers.heun import Heun as Heun
+from sdelab.solvers.noise import AbstractNoise as AbstractNoise
+from sdelab.solvers.noise import KeyedNoise as KeyedNoise
+from sdelab.solvers.noise import StoredNoise as StoredNoise
+from sdelab.solvers.noise import sample_keys as sample_keys
+from sdelab.solvers.predictor_corrector import CorrectorFirst as CorrectorFirst
+from sdelab.solvers.predictor_corrector import PredictorCorrector as PredictorCorrector
+from sdelab.solvers.predictor_corrector import PredictorFirst as PredictorFirst
+from sdelab.solvers.reverse_diffusion import ReverseDiffusion as ReverseDiffusion

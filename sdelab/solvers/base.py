@@ -1,0 +1,130 @@
+r"""The contract of sdelab's own solvers: one update rule over one interval, as a diffrax solver.
+
+diffrax integrates in the clock $s = -t$, which increases from $-t_{max}$ to $-t_{min}$. A `ReverseTerm` tells a solver
+over which interval it goes and with what noise; the reverse process itself is diffrax's `args`. A solver implements
+`advance` in natural time and the field's symbols; trajectories, adjoints, progress and result codes are diffrax's.
+"""
+
+import abc
+from typing import Any, ClassVar, Literal
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from equinox import AbstractClassVar
+from jaxtyping import Array, Bool, Float, Int
+
+from sdelab._typing import State
+from sdelab.reverse import AbstractReverseProcess
+from sdelab.solvers.noise import AbstractNoise, interval_index
+
+
+class Interval(eqx.Module):
+    """One step, from `t0` down to `t1`; `noise` holds the standard normal numbers that it may use, in order.
+
+    `index` counts the steps of the grid from 0. `noise` has shape `(draws, batch, *event)`. Arrays only: diffrax
+    multiplies every leaf of what `contr` returns by the direction of integration, which is +1 here.
+    """
+
+    t0: Float[Array, ""]
+    t1: Float[Array, ""]
+    index: Int[Array, ""]
+    is_last: Bool[Array, ""] | Int[Array, ""]
+    noise: Float[Array, "draws batch ..."]
+
+
+class Step(eqx.Module):
+    """What one step gives: the new state, its mean before the noise was added, the memory, and an error estimate."""
+
+    x: State
+    x_mean: State
+    memory: Any = None
+    error: State | None = None
+
+
+class ReverseTerm(diffrax.AbstractTerm):
+    """The intervals and the noise of a solve in the clock s = -t. `args` of the solve is the reverse process."""
+
+    clock: Float[Array, " steps_plus_1"]
+    noise: AbstractNoise
+    draws: int = eqx.field(static=True)
+    like: jax.ShapeDtypeStruct = eqx.field(static=True)
+
+    def vf(self, t, y: State, args: AbstractReverseProcess) -> State:
+        return -args.drift(y, -t)
+
+    def contr(self, t0: Any, t1: Any, **kwargs) -> Interval:
+        index = interval_index(self.clock, t0)
+        noise = (
+            self.noise.draw(index, self.draws, self.like)
+            if self.draws
+            else jnp.zeros((0, *self.like.shape), self.like.dtype)
+        )
+        is_last = (index == self.clock.shape[0] - 2).astype(index.dtype)  # diffrax multiplies it by an integer
+        return Interval(-t0, -t1, index, is_last, noise)
+
+    def prod(self, vf: State, control: Interval) -> State:
+        return vf * (control.t0 - control.t1)
+
+
+class AbstractReverseSolver(diffrax.AbstractSolver):
+    """A solver for reverse processes. Implement `advance`, and say what it costs and on what it works.
+
+    `kind`: "stochastic" solvers take a `ReverseSDE`, "deterministic" ones a `ProbabilityFlow`.
+    """
+
+    kind: AbstractClassVar[Literal["stochastic", "deterministic"]]
+    term_structure: ClassVar = ReverseTerm
+    interpolation_cls: ClassVar = diffrax.LocalLinearInterpolation
+
+    @abc.abstractmethod
+    def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Any) -> Step:
+        """One step from `x` at `interval.t0` to `interval.t1`."""
+
+    @abc.abstractmethod
+    def evaluations(self, steps: int, to_data: bool) -> int:
+        """How often the score is evaluated in `steps` steps; `to_data`: the last one ends where sigma = 0."""
+
+    @abc.abstractmethod
+    def draws(self) -> int:
+        """How many normal arrays like the state one step consumes."""
+
+    def check(self, process: AbstractReverseProcess) -> None:
+        """Errors: a stochastic solver on a probability flow, or a deterministic one on a reverse SDE."""
+        check_kind(type(self).__name__, self.kind, process)
+
+    def initial_memory(self, process: AbstractReverseProcess, x: State) -> Any:
+        """What `advance` receives as memory at the first step. A multistep method overrides it."""
+        return None
+
+    def order(self, terms: Any) -> int | None:
+        return None
+
+    def init(self, terms, t0, t1, y0: State, args: AbstractReverseProcess) -> tuple[Any, State]:
+        return self.initial_memory(args, y0), y0
+
+    def step(self, terms, t0, t1, y0: State, args: AbstractReverseProcess, solver_state, made_jump):
+        control = terms.contr(t0, t1)
+        interval = eqx.tree_at(lambda i: i.is_last, control, control.is_last.astype(bool))
+        memory, _ = solver_state
+        step = self.advance(args, y0, interval, memory)
+        dense = dict(y0=y0, y1=step.x)
+        return step.x, step.error, dense, (step.memory, step.x_mean), diffrax.RESULTS.successful
+
+    def func(self, terms, t0, y0: State, args: AbstractReverseProcess) -> State:
+        return terms.vf(t0, y0, args)
+
+
+def check_kind(name: str, kind: Literal["stochastic", "deterministic"], process: AbstractReverseProcess) -> None:
+    """A solver and a process must both be stochastic or both deterministic."""
+    if kind == "stochastic" and not process.stochastic:
+        raise TypeError(
+            f"{name} is a stochastic solver and a {type(process).__name__} has no noise; accepted: a ReverseSDE "
+            "(with stochasticity=0 for the flow stepped by this method's rule), or a deterministic solver."
+        )
+    if kind == "deterministic" and process.stochastic:
+        raise TypeError(
+            f"{name} is a deterministic solver, a {type(process).__name__} has noise; accepted: a ProbabilityFlow, "
+            "or a stochastic solver."
+        )

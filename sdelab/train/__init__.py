@@ -1,0 +1,30 @@
+"""Training: a pure step, and the loop that gives it batches and keeps what comes out."""
+
+from sdelab.train.build import Experiment as Experiment
+from sdelab.train.build import build as build
+from sdelab.train.build import init_params as init_params
+from sdelab.train.checkpoint import Checkpoints as Checkpoints
+from sdelab.train.checkpoint import TornCheckpoint as TornCheckpoint
+from sdelab.train.ema import AbstractDecay as AbstractDecay
+from sdelab.train.ema import ConstantDecay as ConstantDecay
+from sdelab.train.ema import WarmupDecay as WarmupDecay
+from sdelab.train.ema import update_average as update_average
+from sdelab.train.log import AbstractWriter as AbstractWriter
+from sdelab.train.log import JsonLines as JsonLines
+from sdelab.train.log import MissingExtra as MissingExtra
+from sdelab.train.log import TensorBoard as TensorBoard
+from sdelab.train.log import read_json_lines as read_json_lines
+from sdelab.train.loop import fit as fit
+from sdelab.train.optimizer import adam as adam
+from sdelab.train.optimizer import clip_by_regularised_norm as clip_by_regularised_norm
+from sdelab.train.optimizer import linear_warmup as linear_warmup
+from sdelab.train.record import CheckpointMismatch as CheckpointMismatch
+from sdelab.train.signals import PREEMPTED as PREEMPTED
+from sdelab.train.signals import Preempted as Preempted
+from sdelab.train.state import TrainState as TrainState
+from sdelab.train.state import init_state as init_state
+from sdelab.train.step import make_train_step as make_train_step
+from sdelab.train.trained import TrainedRun as TrainedRun
+from sdelab.train.trained import load_run as load_run
+from sdelab.train.window import NonFiniteMetric as NonFiniteMetric
+from sdelab.train.workdir import WorkdirInUse as WorkdirInUse

@@ -1,0 +1,293 @@
+"""From a configuration, in names and numbers, to objects. Names stop here: nothing below floor 6 sees them.
+
+A configuration is a mapping of sections. `sde`, `model`, `preconditioner`, `data` and `ema` have a `name`; their
+other keys are the fields of the object so named. Every key is checked: an unknown one is an error with the closest.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from sdelab._checks import check_count, check_nonnegative, check_positive, unknown_name
+from sdelab._typing import PRNGKey
+from sdelab.data import Dataset, load_dataset
+from sdelab.losses import DiffusionSquared, SigmaSquared, UniformTime, denoising_score_matching
+from sdelab.nn import MLP, UNet, as_function
+from sdelab.score import (
+    DataPrediction,
+    EDMPreconditioner,
+    NetworkScore,
+    NoisePrediction,
+    ScorePrediction,
+    VelocityPrediction,
+)
+from sdelab.sde import EDM, VE, VP, AbstractAffineSDE, RectifiedFlow, SubVP, VEExact, VPCosine
+from sdelab.train.ema import AbstractDecay, ConstantDecay, WarmupDecay
+from sdelab.train.optimizer import adam, linear_warmup
+from sdelab.train.state import init_state
+from sdelab.train.step import Batch, LossFn, make_train_step
+
+Section = Mapping[str, Any]
+
+SDES = {
+    "EDM": EDM,
+    "RectifiedFlow": RectifiedFlow,
+    "SubVP": SubVP,
+    "VE": VE,
+    "VEExact": VEExact,
+    "VP": VP,
+    "VPCosine": VPCosine,
+}
+MODELS = {"mlp": MLP, "unet": UNet}
+PRECONDITIONERS = {
+    "data": DataPrediction,
+    "edm": EDMPreconditioner,
+    "noise": NoisePrediction,
+    "score": ScorePrediction,
+    "velocity": VelocityPrediction,
+}
+WEIGHTINGS = {"diffusion_squared": DiffusionSquared, "sigma_squared": SigmaSquared}
+DECAYS = {"constant": ConstantDecay, "warmup": WarmupDecay}
+SECTIONS = ("data", "ema", "loss", "model", "optim", "preconditioner", "run", "sde", "seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """Section `loss`: denoising score matching.
+
+    Fields: `weighting`, a name of `WEIGHTINGS`; `t_min` >= 0, the earliest time trained on.
+    """
+
+    weighting: str = "sigma_squared"
+    t_min: float = 1e-5
+
+    def __post_init__(self):
+        if self.weighting not in WEIGHTINGS:
+            raise unknown_name("weighting", str(self.weighting), WEIGHTINGS)
+        check_nonnegative(t_min=self.t_min)
+
+
+@dataclasses.dataclass(frozen=True)
+class Optim:
+    """Section `optim`: Adam with linear warm-up and a bound on the global norm of the gradient (0: no bound)."""
+
+    batch_size: int = 128
+    learning_rate: float = 2e-4
+    warmup_steps: int = 5000
+    clip_norm: float = 1.0
+    b1: float | int = 0.9
+    b2: float | int = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self):
+        check_count(batch_size=self.batch_size)
+        check_positive(learning_rate=self.learning_rate, eps=self.eps)
+        check_nonnegative(clip_norm=self.clip_norm)
+        if isinstance(self.warmup_steps, bool) or not isinstance(self.warmup_steps, int) or self.warmup_steps < 0:
+            raise ValueError(
+                f"warmup_steps = {self.warmup_steps!r} is not accepted; warmup_steps must be an integer >= 0."
+            )
+        for name in ("b1", "b2"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value < 1.0:
+                raise ValueError(f"{name} = {value} is not accepted; {name} must be a number in [0, 1).")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Section `run`: how long and how often. Nothing here changes the numbers: a resumed run may differ in it."""
+
+    steps: int
+    log_every: int = 50
+    checkpoint_every: int = 1000
+    keep: int = 3
+    tensorboard: bool = False
+
+    def __post_init__(self):
+        check_count(steps=self.steps, log_every=self.log_every, checkpoint_every=self.checkpoint_every, keep=self.keep)
+        if self.keep < 2:
+            raise ValueError(f"keep = {self.keep} is not accepted; keep must be an integer >= 2.")
+        if not isinstance(self.tensorboard, bool):
+            raise TypeError(f"tensorboard = {self.tensorboard!r} is not accepted; accepted: True or False.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that a configuration names, built. `score` has shapes in place of parameters."""
+
+    sde: AbstractAffineSDE
+    dataset: Dataset
+    score: NetworkScore
+    loss_fn: LossFn
+    optimizer: optax.GradientTransformation
+    learning_rate: optax.Schedule
+    ema: AbstractDecay
+    optim: Optim
+    run: Run
+
+
+def build(config: Mapping[str, Any]) -> Experiment:
+    """The experiment of a configuration; `init_params` draws the network's parameters.
+
+    Errors: an unknown section, name or key, a value outside its domain, a batch larger than the data set, a missing
+    data file, a network that does not fit the data; each before anything is computed.
+    """
+    check_sections(config)
+    run, optim = construct("run", Run, config["run"]), construct("optim", Optim, config["optim"])
+    sde = build_sde(config)
+    loss, ema = construct("loss", Loss, config["loss"]), named("ema", DECAYS, config["ema"])
+    if loss.t_min >= sde.t_max:
+        raise ValueError(
+            f"config.loss: t_min = {loss.t_min} is not accepted; it must be less than t_max = {sde.t_max}."
+        )
+    dataset = build_dataset(config)
+    if optim.batch_size > len(dataset.train):
+        raise ValueError(
+            f"config.optim: batch_size = {optim.batch_size} is not accepted; {dataset.name} has {len(dataset.train)} "
+            "training examples."
+        )
+    score = build_score(config, sde, dataset.event_shape)
+    clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm > 0 else optax.identity()
+    learning_rate = linear_warmup(optim.learning_rate, optim.warmup_steps)
+    optimizer = adam(learning_rate, b1=float(optim.b1), b2=float(optim.b2), eps=optim.eps, clip=clip)
+    experiment = Experiment(
+        sde=sde,
+        dataset=dataset,
+        score=score,
+        loss_fn=build_loss(loss, score, is_conditional(config)),
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        ema=ema,
+        optim=optim,
+        run=run,
+    )
+    _check_step(experiment)
+    return experiment
+
+
+def build_sde(config: Mapping[str, Any]) -> AbstractAffineSDE:
+    """The process of section `sde`."""
+    return named("sde", SDES, config["sde"])
+
+
+def build_dataset(config: Mapping[str, Any]) -> Dataset:
+    """The data set of section `data`. Errors: a model of more or fewer classes than the set has."""
+    dataset = construct("data", load_dataset, config["data"])
+    classes = config["model"].get("classes", 0)
+    if classes not in (0, dataset.classes):
+        raise ValueError(
+            f"config.model: classes = {classes} is not accepted; {dataset.name} has {dataset.classes} classes, and 0 "
+            "is a network without labels."
+        )
+    return dataset
+
+
+def build_score(config: Mapping[str, Any], sde: AbstractAffineSDE, event_shape: tuple[int, ...]) -> NetworkScore:
+    """The network of section `model` for events of the given shape, as a score with shapes in place of parameters."""
+    preconditioner = named("preconditioner", PRECONDITIONERS, config["preconditioner"])
+    model = nnx.eval_shape(lambda: _build_model(config, event_shape, jax.random.key(0)))
+    return NetworkScore(sde, preconditioner, *as_function(model))
+
+
+def init_params(config: Mapping[str, Any], event_shape: tuple[int, ...]) -> Any:
+    """The network's initial parameters, drawn from the config's seed."""
+    key_params = jax.random.fold_in(jax.random.key(config["seed"]), 0)
+    return jax.jit(lambda key: as_function(_build_model(config, event_shape, key))[1])(key_params)
+
+
+def build_loss(loss: Loss, score: NetworkScore, conditional: bool) -> LossFn:
+    """Denoising score matching as a function `(params, keys, batch)`, of labelled batches if `conditional`."""
+    sde = score.sde
+    weighting = WEIGHTINGS[loss.weighting]()
+    time_sampler = UniformTime(loss.t_min)
+
+    def loss_fn(params: Any, keys: Any, batch: Batch) -> Any:
+        model = dataclasses.replace(score, params=params).with_keys(keys)
+        condition = batch["label"] if conditional else None
+        return denoising_score_matching(
+            keys, model, sde, batch["x"], weighting=weighting, time_sampler=time_sampler, condition=condition
+        )
+
+    return loss_fn
+
+
+def is_conditional(config: Mapping[str, Any]) -> bool:
+    """Whether the network takes a label."""
+    return config["model"].get("classes", 0) > 0
+
+
+def _build_model(config: Mapping[str, Any], event_shape: tuple[int, ...], key: PRNGKey) -> nnx.Module:
+    size = {"image_channels": event_shape[-1]} if config["model"].get("name") == "unet" else {"dim": event_shape[-1]}
+    return named("model", MODELS, config["model"], **size, rngs=nnx.Rngs(params=key))
+
+
+def _check_step(experiment: Experiment) -> None:
+    """Traces one training step on shapes: what does not fit together fails here, and not when files have been made."""
+    step = make_train_step(
+        experiment.loss_fn, experiment.optimizer, ema=experiment.ema, learning_rate=experiment.learning_rate
+    )
+    size = experiment.optim.batch_size
+    batch = {
+        "x": jax.ShapeDtypeStruct((size, *experiment.dataset.event_shape), jnp.float32),
+        "label": jax.ShapeDtypeStruct((size,), jnp.int32),
+        "index": jax.ShapeDtypeStruct((size,), jnp.int32),
+    }
+    state = jax.eval_shape(lambda params: init_state(params, experiment.optimizer), experiment.score.params)
+    jax.eval_shape(step, state, batch, jax.random.key(0))
+
+
+def check_sections(config: Mapping[str, Any]) -> None:
+    """All sections are there, and no other. Errors: see `build`."""
+    for name in config:
+        if name not in SECTIONS:
+            raise unknown_name("config section", name, SECTIONS)
+    missing = [name for name in SECTIONS if name not in config]
+    if missing:
+        raise ValueError(f"the config lacks {', '.join(missing)}; a config has the sections {', '.join(SECTIONS)}.")
+    seed = config["seed"]
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed = {seed!r} is not accepted; seed must be an integer in [0, 2^32).")
+
+
+def named(section: str, table: Mapping[str, Callable[..., Any]], settings: Section, **given: Any) -> Any:
+    """The object that a section with a `name` describes; `given` are arguments that do not come from the config."""
+    name, settings = _split_name(section, settings)
+    if name not in table:
+        raise unknown_name(section, str(name), table)
+    return construct(section, table[name], settings, **given)
+
+
+def construct(section: str, constructor: Callable[..., Any], settings: Section, **given: Any) -> Any:
+    """Calls the constructor with the section's keys, after checking that it has them all. Lists are JSON for tuples."""
+    parameters = parameters_of(constructor)
+    known = [name for name in parameters if name not in given]
+    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    for key in settings:
+        if key not in known:
+            raise unknown_name(f"key of config.{section}", key, known)
+    required = [k for k in known if parameters[k].default is inspect.Parameter.empty and k not in settings]
+    if required:
+        raise ValueError(f"config.{section} lacks {', '.join(required)}.")
+    try:
+        return constructor(**settings, **given)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"config.{section}: {error}") from error
+
+
+def parameters_of(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a function or class, by name."""
+    # of `__init__`: the metaclass of NNX modules hides the signature of the class
+    signature = inspect.signature(constructor.__init__ if isinstance(constructor, type) else constructor)
+    return {name: parameter for name, parameter in signature.parameters.items() if name != "self"}
+
+
+def _split_name(section: str, settings: Section) -> tuple[str, dict[str, Any]]:
+    if "name" not in settings:
+        raise ValueError(f"config.{section} lacks a name.")
+    return settings["name"], {key: value for key, value in settings.items() if key != "name"}

@@ -1,0 +1,71 @@
+"""What a run says about itself, beside its arrays: configuration, data, versions."""
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sdelab import __version__
+from sdelab.data import Dataset
+
+RESTARTABLE = ("run",)
+"""Sections of a configuration in which a resumed run may differ: they do not change the numbers."""
+
+
+class CheckpointMismatch(ValueError):
+    """The workdir holds another run; its files are left alone."""
+
+
+def describe(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """The record of a run, in JSON's types: what a checkpoint must share with the run that restores it, and versions.
+
+    The scaling of the data is there so that samples can be decoded without them.
+    """
+    packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
+    scaling = {name: value for name, value in vars(dataset.scaling).items() if isinstance(value, (int, float))}
+    record = {
+        "config": config,
+        "data": {"sha256": dataset.fingerprint, "event_shape": dataset.event_shape},
+        "scaling": {"name": type(dataset.scaling).__name__, **scaling},
+        "versions": {
+            "sdelab": __version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
+    }
+    return json.loads(json.dumps(record, default=dict))
+
+
+def check_same_run(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Errors: `CheckpointMismatch`, which lists the keys in which the two records differ, with both values."""
+    theirs, ours = _flatten(_identity(found)), _flatten(_identity(expected))
+    differing = [key for key in sorted(theirs | ours) if theirs.get(key) != ours.get(key)]
+    if differing:
+        lines = [f"  {key}: {theirs.get(key)!r} in the run, {ours.get(key)!r} now" for key in differing]
+        raise CheckpointMismatch(
+            "the workdir holds another run; use another workdir, or the same configuration:\n" + "\n".join(lines)
+        )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON so that the file is the old one or the new one, never a part. Errors: a number that is not finite."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    os.replace(part, path)
+
+
+def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
+    config = {name: section for name, section in record["config"].items() if name not in RESTARTABLE}
+    return {"config": config, "data": record["data"]}
+
+
+def _flatten(tree: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        return {path: tree}
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= _flatten(value, f"{path}.{key}" if path else str(key))
+    return leaves

@@ -1,0 +1,113 @@
+"""Layers against their formulas in NumPy, and the split of a module into function and parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sdelab.nn import MLP, UNet, as_function
+from sdelab.nn.layers import GroupNorm, dropout, fourier_features
+from sdelab.nn.unet import Attention, _merge_patches, _split_patches
+
+
+def test_group_norm_is_flax_s_followed_by_scale_and_shift():
+    random = np.random.RandomState(0)
+    x = jnp.asarray(3.0 + 2.0 * random.normal(size=(3, 4, 5, 24)), jnp.float32)
+    modulation = jnp.asarray(random.normal(size=(3, 48)), jnp.float32)
+    ours, theirs = GroupNorm(24), nnx.GroupNorm(24, 8, epsilon=1e-5, use_fast_variance=False, rngs=nnx.Rngs(0))
+    for norm in (ours, theirs):
+        norm.scale[...] = jnp.linspace(0.5, 1.5, 24)
+        norm.bias[...] = jnp.linspace(-1.0, 1.0, 24)
+    scale, shift = (np.asarray(m)[:, None, None, :] for m in np.split(modulation, 2, axis=1))
+    np.testing.assert_allclose(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(ours(x, modulation), theirs(x) * (1 + scale) + shift, rtol=1e-5, atol=1e-5)
+
+
+def test_group_norm_has_statistics_in_float32_for_bfloat16_images():
+    x = jnp.asarray(100.0 + np.random.RandomState(0).normal(size=(1, 64, 64, 8)), jnp.bfloat16)
+    out = np.asarray(GroupNorm(8)(x), np.float32)
+    # the rounding of x itself, 0.25 at 100, stays; sums in bfloat16 would be off by whole units
+    np.testing.assert_allclose(out.mean((1, 2)), 0.0, atol=0.02)
+    np.testing.assert_allclose(out.std((1, 2)), 1.0, atol=0.02)
+
+
+def test_merging_and_splitting_patches_are_inverse_and_local():
+    x = jnp.arange(2 * 4 * 6 * 3, dtype=jnp.float32).reshape(2, 4, 6, 3)
+    merged = _merge_patches(x)
+    np.testing.assert_array_equal(_split_patches(merged), x)
+    np.testing.assert_array_equal(merged[1, 1, 2].reshape(2, 2, 3), x[1, 2:4, 4:6])
+
+
+def test_attention_is_the_formula_over_all_pixels():
+    layer = Attention(16, 8, dtype=jnp.float32, param_dtype=jnp.float32, rngs=nnx.Rngs(params=0))
+    layer.out.kernel[...] = jnp.eye(16)
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4, 16))
+    kernel, normed = np.asarray(layer.query_key_value.kernel[...]), np.asarray(layer.norm(x)).reshape(2, 12, 16)
+    query, key, value = (
+        (normed @ part).reshape(2, 12, 2, 8).transpose(0, 2, 1, 3) for part in np.split(kernel, 3, axis=1)
+    )
+    weights = np.exp(query @ key.transpose(0, 1, 3, 2) / np.sqrt(8))
+    mixed = (weights / weights.sum(-1, keepdims=True)) @ value
+    np.testing.assert_allclose(layer(x) - x, mixed.transpose(0, 2, 1, 3).reshape(x.shape), rtol=1e-4, atol=1e-5)
+
+
+def test_fourier_features_tell_noise_levels_apart_and_are_smooth():
+    c = jnp.linspace(-3.0, 2.0, 2001)  # the labels of all processes, in steps of 1 % in sigma
+    features = np.asarray(fourier_features(c, 64))
+    np.testing.assert_allclose((features**2).sum(1), 32.0, rtol=1e-5)  # cos² + sin²
+    step = np.linalg.norm(np.diff(features, axis=0), axis=1)
+    assert step.max() < 0.05 * np.sqrt(64)
+    # no two distant levels share their features
+    distance = np.linalg.norm(features[::40, None] - features[None, ::40], axis=-1) + 100 * np.eye(51)
+    assert distance.min() > step.max()
+
+
+def test_dropout_keeps_the_mean_and_drops_the_rate():
+    keys = jax.random.split(jax.random.key(0), 64)
+    out = dropout(jnp.ones((64, 40, 40)), 0.1, keys, layer=0)
+    dropped = float(jnp.mean(out == 0.0))
+    assert abs(dropped - 0.1) < 4 * np.sqrt(0.09 / out.size)
+    assert abs(float(jnp.mean(out)) - 1.0) < 4 * np.sqrt(0.1 / 0.9 / out.size)
+    assert not np.array_equal(dropout(jnp.ones((64, 40, 40)), 0.1, keys, layer=1), out)
+
+
+def test_parameters_are_a_nested_dict_with_names_and_nothing_else_is_kept():
+    for build in (
+        lambda: MLP(2, classes=3, dropout=0.1, rngs=nnx.Rngs(params=0)),
+        lambda: UNet(1, dropout=0.1, rngs=nnx.Rngs(params=0)),
+    ):
+        _, params = as_function(nnx.eval_shape(build))
+        for path, leaf in jax.tree.leaves_with_path(params):
+            assert all(isinstance(entry, jax.tree_util.DictKey) and isinstance(entry.key, str) for entry in path)
+            assert isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def test_equal_networks_share_one_compilation_and_different_ones_do_not():
+    traces = []
+
+    @jax.jit
+    def evaluate(apply, params):
+        traces.append(None)
+        return apply(params, jnp.ones((1, 2)), jnp.zeros((1,)))
+
+    def call(**settings):
+        apply, params = as_function(MLP(2, width=16, depth=1, rngs=nnx.Rngs(params=0), **settings))
+        return evaluate(jax.tree_util.Partial(apply), params)
+
+    call()
+    call()
+    assert len(traces) == 1
+    call(dropout=0.1)
+    assert len(traces) == 2
+
+
+def test_a_seed_is_a_network():
+    first, second, other = (as_function(MLP(2, rngs=nnx.Rngs(params=seed)))[1] for seed in (0, 0, 1))
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True))
+    assert not np.array_equal(first["first"]["kernel"], other["first"]["kernel"])
+
+
+def test_a_module_with_state_of_its_own_is_refused():
+    with pytest.raises(ValueError, match=r"BatchNorm holds state beside its parameters"):
+        as_function(nnx.BatchNorm(3, rngs=nnx.Rngs(0)))

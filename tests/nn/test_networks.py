@@ -1,0 +1,165 @@
+"""The networks: what a sample gets does not depend on its batch, and labels, keys and dtypes do what they say."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sdelab import VP
+from sdelab.nn import MLP, UNet, as_function
+from sdelab.score import EDMPreconditioner, NetworkScore
+
+SHAPES = {"mlp": (5,), "unet": (8, 8, 1)}
+
+
+def build(kind, **settings):
+    rngs = nnx.Rngs(params=0)
+    if kind == "mlp":
+        return MLP(5, width=32, depth=2, rngs=rngs, **settings)
+    return UNet(1, channels=16, multipliers=(1, 2), rngs=rngs, **settings)
+
+
+@functools.cache
+def randomised(kind, **settings):
+    """Function and parameters with no zeros left from initialisation: every path carries a signal."""
+    apply, params = as_function(build(kind, **settings))
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(7), len(leaves))
+    noisy = [a + 0.1 * jax.random.normal(key, a.shape, a.dtype) for key, a in zip(keys, leaves, strict=True)]
+    return jax.jit(apply), jax.tree.unflatten(structure, noisy)
+
+
+def inputs(kind, batch=6):
+    key_x, key_noise = jax.random.split(jax.random.key(1))
+    return (
+        jax.random.normal(key_x, (batch, *SHAPES[kind])),
+        jax.random.uniform(key_noise, (batch,), minval=-2.0, maxval=1.5),
+        jnp.arange(batch) % 3,
+        jax.random.split(jax.random.key(2), batch),
+    )
+
+
+@pytest.fixture(params=list(SHAPES))
+def kind(request):
+    return request.param
+
+
+def test_a_permuted_batch_is_permuted_in_the_output(kind):
+    apply, params = randomised(kind, classes=3, dropout=0.3)
+    x, c, label, keys = inputs(kind)
+    order = jnp.asarray([3, 0, 5, 1, 4, 2])
+    together = apply(params, x, c, label, keys)
+    permuted = apply(params, x[order], c[order], label[order], keys[order])
+    np.testing.assert_allclose(permuted, together[order], rtol=1e-5, atol=1e-5)
+
+
+def test_a_sample_alone_is_the_sample_in_the_batch_dropout_included(kind):
+    apply, params = randomised(kind, classes=3, dropout=0.3)
+    x, c, label, keys = inputs(kind)
+    together = apply(params, x, c, label, keys)
+    for i in (0, 4):
+        one = slice(i, i + 1)
+        alone = apply(params, x[one], c[one], label[one], keys[one])
+        np.testing.assert_allclose(alone[0], together[i], rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_is_drawn_from_the_keys_and_without_keys_is_off(kind):
+    x, c, label, keys = inputs(kind)
+    apply, params = randomised(kind, classes=3, dropout=0.3)
+    plain, _ = randomised(kind, classes=3)
+    np.testing.assert_array_equal(apply(params, x, c, label), plain(params, x, c, label))
+    np.testing.assert_array_equal(plain(params, x, c, label, keys), plain(params, x, c, label))
+    drawn = apply(params, x, c, label, keys)
+    np.testing.assert_array_equal(apply(params, x, c, label, keys), drawn)
+    changed = apply(params, x, c, label, keys.at[1].set(jax.random.key(99)))
+    differs = np.any(np.asarray(changed != drawn).reshape(len(x), -1), axis=1)
+    np.testing.assert_array_equal(differs, np.arange(len(x)) == 1)
+
+
+def test_label_and_noise_level_change_the_output_of_their_own_sample(kind):
+    apply, params = randomised(kind, classes=3)
+    x, c, label, _ = inputs(kind)
+    before = apply(params, x, c, label)
+    for after in (apply(params, x, c, label.at[2].set(0)), apply(params, x, c.at[2].add(0.2), label)):
+        change = np.max(np.abs(after - before).reshape(len(x), -1), axis=1)
+        assert change[2] > 1e-3
+        assert np.all(np.delete(change, 2) <= 1e-5)
+
+
+def test_a_negative_label_is_no_label(kind):
+    apply, params = randomised(kind, classes=3)
+    x, c, _, _ = inputs(kind)
+    np.testing.assert_array_equal(apply(params, x, c, jnp.full((len(x),), -1)), apply(params, x, c))
+
+
+def test_a_new_network_returns_zero_so_that_the_denoiser_is_the_skip(kind):
+    apply, params = as_function(build(kind, classes=3))
+    x, _, label, _ = inputs(kind)
+    score = NetworkScore(VP(), EDMPreconditioner(0.5), apply, params)
+    alpha, sigma = VP().alpha(0.4), VP().sigma(0.4)
+    skip = 0.25 * alpha / (0.25 * alpha**2 + sigma**2)
+    np.testing.assert_allclose(score.denoise(x, 0.4, label), skip * x, rtol=1e-6)
+
+
+def test_gradients_reach_every_parameter(kind):
+    """Of the randomised network: a parameter that nothing depends on is a mistake in the wiring."""
+    apply, params = randomised(kind, classes=3)
+    x, c, label, _ = inputs(kind)
+    gradient = jax.grad(lambda p: jnp.sum(apply(p, x, c, label) ** 2))(params)
+    silent = [jax.tree_util.keystr(path) for path, g in jax.tree.leaves_with_path(gradient) if not jnp.any(g != 0)]
+    assert silent == []
+
+
+def test_bfloat16_arithmetic_with_float32_parameters_and_output(kind):
+    single, params = randomised(kind, classes=3)
+    half, initial = as_function(build(kind, classes=3, dtype=jnp.bfloat16))
+    x, c, label, _ = inputs(kind)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(initial))
+    # flax's norm and JAX's attention promote bfloat16 to float32 implicitly, on purpose
+    with jax.numpy_dtype_promotion("standard"):
+        out = half(params, x, c, label)
+        jaxpr = jax.make_jaxpr(half)(params, x, c, label)
+    assert out.dtype == jnp.float32
+    reference = single(params, x, c, label)
+    assert 0 < float(jnp.linalg.norm(out - reference)) < 0.05 * float(jnp.linalg.norm(reference))
+    products = [e for e in _equations(jaxpr.jaxpr) if e.primitive.name in ("dot_general", "conv_general_dilated")]
+    assert products
+    assert {v.aval.dtype for e in products for v in e.invars} == {jnp.dtype(jnp.bfloat16)}
+
+
+def _equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for parameter in jax.tree.leaves(equation.params, is_leaf=lambda p: hasattr(p, "eqns") or hasattr(p, "jaxpr")):
+            inner = getattr(parameter, "jaxpr", parameter)
+            if hasattr(inner, "eqns"):
+                yield from _equations(inner)
+
+
+def test_half_precision_parameters(kind):
+    _, params = as_function(nnx.eval_shape(lambda: build(kind, classes=3, param_dtype=jnp.bfloat16)))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_what_does_not_fit_is_refused():
+    rngs = nnx.Rngs(params=0)
+    unet, mlp = build("unet"), build("mlp")
+    with pytest.raises(ValueError, match="multiples of 2"):
+        unet(jnp.zeros((1, 7, 8, 1)), jnp.zeros((1,)))
+    with pytest.raises(ValueError, match=r"points of shape \(batch, 5\)"):
+        mlp(jnp.zeros((1, 4)), jnp.zeros((1,)))
+    with pytest.raises(ValueError, match=r"head_size = 5 .* must divide the 64 channels"):
+        UNet(1, channels=32, multipliers=(1, 2), head_size=5, rngs=rngs)
+    with pytest.raises(ValueError, match=r"dropout = 1\.0"):
+        MLP(2, dropout=1.0, rngs=rngs)
+    with pytest.raises(ValueError, match="depth = 0"):
+        MLP(2, depth=0, rngs=rngs)
+    with pytest.raises(ValueError, match="multipliers = 0"):
+        UNet(1, multipliers=(1, 0), rngs=rngs)
+    with pytest.raises(ValueError, match="network without labels"):
+        mlp(jnp.zeros((1, 5)), jnp.zeros((1,)), jnp.zeros((1,), jnp.int32))
+    with pytest.raises(ValueError, match="labels less than 3"):
+        build("mlp", classes=3)(jnp.zeros((1, 5)), jnp.zeros((1,)), jnp.full((1,), 3))

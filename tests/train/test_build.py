@@ -1,0 +1,138 @@
+"""What a configuration may say, and what it gets if it says something else."""
+
+import runpy
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sdelab.train import build, init_params, init_state, make_train_step
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.py") if path.name != "__init__.py")
+
+
+def load(path):
+    return runpy.run_path(str(path))["get_config"]().to_dict()
+
+
+def digits(**changes):
+    config = load(ROOT / "configs" / "digits" / "vp.py")
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        if name:
+            config[section][name] = value
+        else:
+            config[section] = value
+    return config
+
+
+@pytest.fixture
+def small_mnist(tmp_path, monkeypatch):
+    """MNIST's four files, with 300 random images."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "t10k"):
+        images, labels = rng.integers(0, 256, (300, 28, 28), np.uint8), rng.integers(0, 10, 300).astype(np.uint8)
+        for name, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
+            sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+            (tmp_path / name).write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes())
+    monkeypatch.setenv("SDELAB_DATA", str(tmp_path))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[str(path.relative_to(ROOT)) for path in CONFIGS])
+def test_every_config_builds_and_its_step_traces(path, small_mnist):
+    experiment = build(load(path))
+    step = make_train_step(
+        experiment.loss_fn, experiment.optimizer, ema=experiment.ema, learning_rate=experiment.learning_rate
+    )
+    state = jax.eval_shape(lambda params: init_state(params, experiment.optimizer), experiment.score.params)
+    batch = {
+        "x": jnp.zeros((4, *experiment.dataset.event_shape)),
+        "label": jnp.zeros(4, jnp.int32),
+        "index": jnp.arange(4, dtype=jnp.int32),
+    }
+    after, metrics = jax.eval_shape(step, state, batch, jax.random.key(0))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert metrics["loss"].shape == ()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[str(path.relative_to(ROOT)) for path in CONFIGS])
+def test_every_config_says_how_it_is_run_and_what_to_expect(path):
+    words = path.read_text().split('"""')[1]
+    assert f"sdelab train --config {path.relative_to(ROOT).as_posix()} --workdir" in words
+    for entry in ("Hardware:", "Time:", "Expected:"):
+        assert entry in words
+
+
+def test_fields_of_the_process_are_the_config_s():
+    assert build(digits(sde__beta_max=12.0)).sde.beta_max == 12.0
+
+
+def test_betas_may_be_integers():
+    assert build(digits(optim__b1=0)).optim.b1 == 0
+
+
+def test_the_network_is_drawn_from_the_seed_in_the_shapes_that_were_announced():
+    def leaves(seed):
+        return jax.tree.leaves(init_params(digits(seed=seed), (8, 8, 1)))
+
+    first, again, other = leaves(0), leaves(0), leaves(1)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert any(np.any(a != b) for a, b in zip(first, other, strict=True))
+    announced = jax.tree.leaves(build(digits()).score.params)
+    assert [(x.shape, x.dtype) for x in announced] == [(x.shape, x.dtype) for x in first]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sde__name": "VPE"}, r"unknown sde 'VPE'. Did you mean 'VP'\? Known: EDM, RectifiedFlow"),
+        ({"sde__beta_maks": 3.0}, "unknown key of config.sde 'beta_maks'. Did you mean 'beta_max'"),
+        ({"sde__beta_max": -1.0}, "config.sde: beta_max = -1.0 is not accepted"),
+        ({"sde__beta_max": None}, r"(?s)config\.sde: .*beta_max.*None"),
+        ({"model__name": "unets"}, "unknown model 'unets'. Did you mean 'unet'"),
+        ({"model__widht": 3}, "unknown key of config.model 'widht'"),
+        ({"model__channels": 0}, "config.model: channels = 0 is not accepted"),
+        ({"model__multipliers": (1, 2.5)}, r"(?s)config\.model: .*multipliers.*2\.5"),
+        ({"model__classes": 7}, "config.model: classes = 7 is not accepted; digits has 10 classes"),
+        ({"data__name": "digitz"}, "unknown data set 'digitz'. Did you mean 'digits'"),
+        ({"preconditioner__name": "edn"}, "unknown preconditioner 'edn'. Did you mean 'edm'"),
+        ({"loss__weighting": "sigma"}, "unknown weighting 'sigma'. Did you mean 'sigma_squared'"),
+        ({"loss__t_min": -1.0}, "config.loss: t_min = -1.0"),
+        ({"ema__decay": 1.5}, "config.ema: decay = 1.5"),
+        ({"optim__batch_size": 1501}, "batch_size = 1501 is not accepted; digits has 1500"),
+        ({"optim__batch_size": True}, "batch_size = True is not accepted"),
+        ({"optim__learning_rate": 0.0}, "config.optim: learning_rate = 0.0"),
+        ({"optim__b1": 1.0}, "config.optim: b1 = 1.0"),
+        ({"optim__warmup_steps": 1.5}, r"(?s)config\.optim: .*warmup_steps.*1\.5"),
+        ({"loss__t_min": 5.0}, "config.loss: t_min = 5.0 is not accepted; it must be less than t_max = 1.0"),
+        ({"model__multipliers": (1, 1, 1, 1, 1)}, "sides are multiples of 16"),
+        ({"run__steps": 0}, "config.run: steps = 0"),
+        ({"run__keep": 1}, "config.run: keep = 1"),
+        ({"seed": -1}, "seed = -1"),
+        ({"seed": 1.0}, "seed = 1.0"),
+        ({"optimizer": {}}, "unknown config section 'optimizer'. Did you mean 'optim'"),
+    ],
+)
+def test_what_a_config_may_not_say(changes, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        build(digits(**changes))
+
+
+def test_a_missing_section_and_a_missing_name_are_named():
+    config = digits()
+    del config["ema"]
+    with pytest.raises(ValueError, match="the config lacks ema"):
+        build(config)
+    config = digits()
+    del config["sde"]["name"]
+    with pytest.raises(ValueError, match=r"config\.sde lacks a name"):
+        build(config)
+
+
+def test_a_missing_data_file_is_named_before_anything_is_computed(tmp_path, monkeypatch):
+    monkeypatch.setenv("SDELAB_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="train-images-idx3-ubyte"):
+        build(digits(data__name="mnist"))
