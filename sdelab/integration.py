@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from sdelab._checks import is_concrete
 from sdelab._typing import PRNGKeys, State
 from sdelab.reverse import AbstractReverseProcess
-from sdelab.solvers.base import AbstractReverseSolver, ReverseTerm
+from sdelab.solvers.base import AbstractReverseSolver, reverse_term
 from sdelab.solvers.diffrax_terms import Cost, is_per_sample, levy_area, reverse_terms
 from sdelab.solvers.noise import AbstractNoise, GridBrownianPath
 
@@ -55,7 +55,7 @@ def solve_on_grid(
     """One step per interval of `clock`, the negated grid."""
     if isinstance(solver, AbstractReverseSolver):
         like = jax.ShapeDtypeStruct(x_T.shape, x_T.dtype)
-        terms: Any = ReverseTerm(clock, noise, solver.draws(), like)
+        terms: Any = reverse_term(solver, process, clock, noise, like)
         return _collect(
             diffrax.diffeqsolve(
                 terms,

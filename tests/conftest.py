@@ -36,3 +36,11 @@ def unhooked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_programs_are_dropped():
+    """What a module compiled is freed after it: a process that keeps thousands of programs runs out of memory maps
+    (Linux allows 65 530), and then the compiler ends it with a segmentation fault."""
+    yield
+    jax.clear_caches()

@@ -16,15 +16,16 @@ from equinox import AbstractClassVar
 from jaxtyping import Array, Bool, Float, Int
 
 from sdelab._typing import State
-from sdelab.reverse import AbstractReverseProcess
+from sdelab.reverse import AbstractReverseProcess, require_affine
 from sdelab.solvers.noise import AbstractNoise, interval_index
 
 
 class Interval(eqx.Module):
     """One step, from `t0` down to `t1`; `noise` holds the standard normal numbers that it may use, in order.
 
-    `index` counts the steps of the grid from 0. `noise` has shape `(draws, batch, *event)`. Arrays only: diffrax
-    multiplies every leaf of what `contr` returns by the direction of integration, which is +1 here.
+    `index` counts the steps of the grid from 0, `steps` is how many there are. `noise` has shape `(draws, batch, *event)`.
+    `inner` are the times strictly between `t0` and `t1` that the solver asked for by `inner_fractions`. Arrays only:
+    diffrax multiplies every leaf of what `contr` returns by the direction of integration, which is +1 here.
     """
 
     t0: Float[Array, ""]
@@ -32,6 +33,8 @@ class Interval(eqx.Module):
     index: Int[Array, ""]
     is_last: Bool[Array, ""] | Int[Array, ""]
     noise: Float[Array, "draws batch ..."]
+    inner: Float[Array, " fractions"] = eqx.field(default_factory=lambda: jnp.zeros(0))
+    steps: Int[Array, ""] = eqx.field(default_factory=lambda: jnp.ones((), jnp.int32))
 
 
 class Step(eqx.Module):
@@ -50,6 +53,7 @@ class ReverseTerm(diffrax.AbstractTerm):
     noise: AbstractNoise
     draws: int = eqx.field(static=True)
     like: jax.ShapeDtypeStruct = eqx.field(static=True)
+    inner: Float[Array, "steps fractions"]
 
     def vf(self, t, y: State, args: AbstractReverseProcess) -> State:
         return -args.drift(y, -t)
@@ -61,11 +65,41 @@ class ReverseTerm(diffrax.AbstractTerm):
             if self.draws
             else jnp.zeros((0, *self.like.shape), self.like.dtype)
         )
-        is_last = (index == self.clock.shape[0] - 2).astype(index.dtype)  # diffrax multiplies it by an integer
-        return Interval(-t0, -t1, index, is_last, noise)
+        steps = jnp.asarray(self.clock.shape[0] - 1, index.dtype)
+        is_last = (index == steps - 1).astype(index.dtype)  # diffrax multiplies it by an integer
+        return Interval(-t0, -t1, index, is_last, noise, self.inner[index], steps)
 
     def prod(self, vf: State, control: Interval) -> State:
         return vf * (control.t0 - control.t1)
+
+
+def reverse_term(
+    solver: "AbstractReverseSolver",
+    process: AbstractReverseProcess,
+    clock: Float[Array, " steps_plus_1"],
+    noise: AbstractNoise,
+    like: jax.ShapeDtypeStruct,
+) -> ReverseTerm:
+    """The term on which `solver` walks the negated grid `clock`."""
+    return ReverseTerm(clock, noise, solver.draws(), like, inner_times(process, -clock, solver.inner_fractions()))
+
+
+def inner_times(
+    process: AbstractReverseProcess, times: Float[Array, " steps_plus_1"], fractions: tuple[float, ...]
+) -> Float[Array, "steps fractions"]:
+    r"""The times at the given fractions of every interval, measured in log-SNR, shape `(steps, len(fractions))`.
+
+    All at once, before the loop: the inverse of the log-SNR is a bisection. Grids are constants to every gradient, and so
+    are these. Where an interval ends at $\sigma = 0$ there is no such time, and `t1` stands in its place.
+    """
+    if not fractions:
+        return jnp.zeros((times.shape[0] - 1, 0), times.dtype)
+    sde = jax.lax.stop_gradient(require_affine(process.sde, "a solver with inner times"))
+    levels = sde.log_snr(times)
+    step = jnp.where(jnp.isfinite(levels[1:]), levels[1:], levels[:-1]) - levels[:-1]
+    share = jnp.asarray(fractions, times.dtype)
+    inner = sde.log_snr_inverse(levels[:-1, None] + share[None, :] * step[:, None])
+    return jnp.where(jnp.isfinite(levels[1:])[:, None], inner, times[1:, None]).astype(times.dtype)
 
 
 class AbstractReverseSolver(diffrax.AbstractSolver):
@@ -89,6 +123,13 @@ class AbstractReverseSolver(diffrax.AbstractSolver):
     @abc.abstractmethod
     def draws(self) -> int:
         """How many normal arrays like the state one step consumes."""
+
+    def inner_fractions(self) -> tuple[float, ...]:
+        """Where inside an interval the solver evaluates the score, in fractions of its length in log-SNR: `interval.inner`.
+
+        For affine processes only. A single-step method of higher order overrides it.
+        """
+        return ()
 
     def check(self, process: AbstractReverseProcess) -> None:
         """Errors: a stochastic solver on a probability flow, or a deterministic one on a reverse SDE."""

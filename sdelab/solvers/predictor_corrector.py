@@ -95,6 +95,9 @@ class PredictorCorrector(AbstractReverseSolver):
         self.predictor.check(process)
         require_affine(process.sde, "PredictorCorrector")
 
+    def inner_fractions(self) -> tuple[float, ...]:
+        return self.predictor.inner_fractions()
+
     def initial_memory(self, process: AbstractReverseProcess, x: State) -> Any:
         return self.predictor.initial_memory(process, x)
 
