@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sdelab.likelihood import bits_per_dim as bits_per_dim
     from sdelab.likelihood import log_prob as log_prob
     from sdelab.likelihood import log_prob_with_info as log_prob_with_info
-    from sdelab.load import load as load
+    from sdelab.loading import load as load
     from sdelab.reverse import ProbabilityFlow as ProbabilityFlow
     from sdelab.reverse import ReverseSDE as ReverseSDE
     from sdelab.sampling import encode as encode
@@ -58,7 +58,7 @@ _ATTRIBUTES = {
     "log_prob": "sdelab.likelihood",
     "log_prob_with_info": "sdelab.likelihood",
     "bits_per_dim": "sdelab.likelihood",
-    "load": "sdelab.load",
+    "load": "sdelab.loading",
 }
 
 

@@ -61,7 +61,7 @@ def test_every_listed_name_resolves():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["load", "sample", "log_prob"])
 def test_a_lazy_function_is_one_whatever_was_imported_before(name):
-    # Importing a submodule sets it as an attribute of the package: a module `sdelab.load` would hide the function.
+    # Importing a submodule sets it as an attribute of the package: a module `sdelab.load` once hid the function.
     before = "import importlib, sdelab\nfor home in set(sdelab._ATTRIBUTES.values()): importlib.import_module(home)\n"
     assert fresh(f"{before}print(callable(getattr(sdelab, {name!r})))") == "True"
 
