@@ -30,7 +30,8 @@ def held_out_bits(
 ) -> dict[str, float]:
     r"""Bits/dim of `count` held-out samples, those of `held_out_rows`, with the standard error over them.
 
-    Images are dequantised by the data set's own number of grey levels; for points it is $-\log_2 p(x)/d$.
+    Images are dequantised by the data set's own number of grey levels, and the way from `t_min` to the data counts (the
+    residual of `bits_per_dim`); for points it is $-\log_2 p_{t_{min}}(x)/d$.
     `process.condition`, if any, has one entry for each of them. `arguments` as in `log_prob`. Errors: `count` < 2.
     """
     if count < 2:
