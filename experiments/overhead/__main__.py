@@ -1,12 +1,14 @@
 """What sdelab costs over the same thing written by hand.
 
-    python -m experiments.overhead [--rounds 21] [--only imports points images] [--output overhead.json]
+    python -m experiments.overhead [--rounds 21] [--only imports points images solvers] [--output overhead.json]
 
-Three comparisons, each of medians over rounds in which the two take turns in one session:
+Comparisons, each of medians over rounds in which the two take turns in one session:
 
 - `from sdelab import VP` against `import jax, equinox`, in fresh interpreters: at most 1.5;
 - `sdelab.sample` with Euler–Maruyama against a hand-written `lax.scan`, the exact score of a mixture, 4096 points: 1.10;
-- the same with a compact U-Net: 1.03.
+- the same with a compact U-Net: 1.03;
+- every fixed-grid solver against the same method as a `lax.scan` over numbers computed beforehand, as in `points`: 1.10.
+  (`points` measures Euler–Maruyama against a plainer loop, which computes its numbers on the way.)
 
 A second call of `sdelab.sample` that compiles anything is an error. The exit status is 1 if a ratio is over its
 limit. The ratios are what counts: seconds depend on the machine and on what else it does.
@@ -22,18 +24,21 @@ from pathlib import Path
 import jax
 
 from experiments.overhead.imports import import_time
+from experiments.overhead.methods import METHODS
 from experiments.overhead.sampling import compare_images, compare_points
+from experiments.overhead.solvers import compare_solvers
 from experiments.overhead.timing import Comparison
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    questions: dict[str, Callable[[], Comparison]] = {
-        "imports": lambda: import_time(options.rounds),
-        "points": lambda: compare_points(options.rounds, options.steps),
-        "images": lambda: compare_images(options.rounds, options.image_steps),
+    questions: dict[str, Callable[[], list[Comparison]]] = {
+        "imports": lambda: [import_time(options.rounds)],
+        "points": lambda: [compare_points(options.rounds, options.steps)],
+        "images": lambda: [compare_images(options.rounds, options.image_steps)],
+        "solvers": lambda: compare_solvers(options.rounds, options.steps, options.solvers),
     }
-    results = [questions[name]() for name in options.only or questions]
+    results = [result for name in options.only or questions for result in questions[name]()]
     print(table(results))
     if options.output:
         options.output.write_text(json.dumps(report(results), indent=2) + "\n")
@@ -47,15 +52,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--image-steps", type=int, default=100, help="for the images: few, so that a call's fixed cost shows"
     )
-    parser.add_argument("--only", nargs="+", choices=["imports", "points", "images"], help="some of the comparisons")
+    parser.add_argument(
+        "--only", nargs="+", choices=["imports", "points", "images", "solvers"], help="some of the comparisons"
+    )
+    parser.add_argument("--solvers", nargs="+", choices=list(METHODS), help="some of the solvers")
     parser.add_argument("--output", type=Path, help="a JSON file for the numbers")
     return parser.parse_args(arguments)
 
 
 def table(results: list[Comparison]) -> str:
-    head = f"{'':<28}{'sdelab / ms':>13}{'by hand / ms':>14}{'ratio':>8}{'limit':>8}"
+    head = f"{'':<48}{'sdelab / ms':>13}{'by hand / ms':>14}{'ratio':>8}{'limit':>8}"
     rows = [
-        f"{r.name:<28}{1e3 * r.ours:>13.1f}{1e3 * r.reference:>14.1f}{r.ratio:>8.3f}{r.limit:>8.2f}"
+        f"{r.name:<48}{1e3 * r.ours:>13.1f}{1e3 * r.reference:>14.1f}{r.ratio:>8.3f}{r.limit:>8.2f}"
         f"{'' if r.holds else '  over the limit'}"
         for r in results
     ]

@@ -1,0 +1,1 @@
+"""How many evaluations does a Gaussian warm start save?"""

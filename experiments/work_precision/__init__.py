@@ -1,0 +1,1 @@
+"""How accurate is which solver, for how many evaluations and how many seconds?"""
