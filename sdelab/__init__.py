@@ -18,13 +18,16 @@ from sdelab.sde import VEExact as VEExact
 from sdelab.sde import VPCosine as VPCosine
 
 if TYPE_CHECKING:
+    from sdelab import bounds as bounds
     from sdelab import data as data
     from sdelab import evaluate as evaluate
     from sdelab import exact as exact
+    from sdelab import geometry as geometry
     from sdelab import grids as grids
     from sdelab import likelihood as likelihood
     from sdelab import losses as losses
     from sdelab import nn as nn
+    from sdelab import optimised_grids as optimised_grids
     from sdelab import plot as plot
     from sdelab import reverse as reverse
     from sdelab import sampling as sampling
@@ -32,12 +35,15 @@ if TYPE_CHECKING:
     from sdelab import solvers as solvers
     from sdelab import testing as testing
     from sdelab import train as train
+    from sdelab.bounds import variational_bound as variational_bound
+    from sdelab.interpolation import interpolate as interpolate
     from sdelab.likelihood import bits_per_dim as bits_per_dim
     from sdelab.likelihood import log_prob as log_prob
     from sdelab.likelihood import log_prob_with_info as log_prob_with_info
     from sdelab.loading import load as load
     from sdelab.reverse import ProbabilityFlow as ProbabilityFlow
     from sdelab.reverse import ReverseSDE as ReverseSDE
+    from sdelab.sampling import decode as decode
     from sdelab.sampling import encode as encode
     from sdelab.sampling import sample as sample
     from sdelab.sampling import sample_with_info as sample_with_info
@@ -46,7 +52,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = frozenset(
-    "data evaluate exact grids likelihood losses nn plot reverse sampling score sde solvers testing train".split()
+    "bounds data evaluate exact geometry grids likelihood losses nn optimised_grids plot reverse sampling score sde solvers "
+    "testing train".split()
 )
 _ATTRIBUTES = {
     "ReverseSDE": "sdelab.reverse",
@@ -55,6 +62,9 @@ _ATTRIBUTES = {
     "sample_with_info": "sdelab.sampling",
     "trajectory": "sdelab.sampling",
     "encode": "sdelab.sampling",
+    "decode": "sdelab.sampling",
+    "interpolate": "sdelab.interpolation",
+    "variational_bound": "sdelab.bounds",
     "log_prob": "sdelab.likelihood",
     "log_prob_with_info": "sdelab.likelihood",
     "bits_per_dim": "sdelab.likelihood",

@@ -126,9 +126,10 @@ def plan_steps(
         return grids.check_grid(chosen, process.sde), None
     ends = np.array([process.sde.t_max, process.sde.t_min]) if grid is None else grid
     times = grids.check_grid(ends, process.sde)
-    if own or not is_adaptive(solver):
+    if own or not is_adaptive(solver) or (process.stochastic and not isinstance(solver, diffrax.AbstractSRK)):
         raise ValueError(
-            f"rtol = {rtol}, atol = {atol}: {type(solver).__name__} has no error estimate and takes a grid. Adaptive: "
+            f"rtol = {rtol}, atol = {atol}: {type(solver).__name__} has no error estimate of a "
+            f"{type(process).__name__} and takes a grid. Adaptive: "
             "diffrax's Heun, Midpoint, Ralston, Bosh3, Tsit5, Dopri5, Dopri8, Kvaerno3/4/5, ImplicitEuler on a "
             "probability flow; ShARK, SRA1, SPaRK on a reverse SDE."
         )

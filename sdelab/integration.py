@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sdelab._checks import is_concrete
 from sdelab._typing import PRNGKeys, State
+from sdelab.adjoint import on_grid
 from sdelab.reverse import AbstractReverseProcess
 from sdelab.solvers.base import AbstractReverseSolver, reverse_term
 from sdelab.solvers.diffrax_terms import Cost, is_per_sample, levy_area, reverse_terms
@@ -96,7 +97,7 @@ def _diffrax_on_grid(process, x_T, clock, solver, noise, adjoint, saveat) -> Sol
         args=process,
         saveat=saveat,
         stepsize_controller=diffrax.StepTo(clock),
-        adjoint=adjoint,
+        adjoint=on_grid(adjoint, clock),
         max_steps=clock.shape[0] - 1,
         throw=False,
     )

@@ -12,6 +12,8 @@ from jaxtyping import Array, Float, Int, Key
 from sdelab import grids
 from sdelab._checks import check_count
 from sdelab._typing import PRNGKeys, State
+from sdelab.adjoint import ReplayAcceptedSteps as ReplayAcceptedSteps
+from sdelab.adjoint import check_adjoint, check_replay
 from sdelab.arguments import (
     as_arrays,
     as_clock,
@@ -21,6 +23,7 @@ from sdelab.arguments import (
     ends_at_data,
     plan_steps,
 )
+from sdelab.forward import check_flow, check_forward_solver, integrate_forwards
 from sdelab.integration import (
     Joint,
     PerSample,
@@ -30,19 +33,21 @@ from sdelab.integration import (
     solve_on_grid,
     total_evaluations,
 )
-from sdelab.likelihood import check_flow, integrate_forwards
 from sdelab.reverse import AbstractReverseProcess, ProbabilityFlow
 from sdelab.solvers.base import AbstractReverseSolver
-from sdelab.solvers.diffrax_terms import check_diffrax_solver, check_diffrax_steps, cost, is_per_sample
+from sdelab.solvers.diffrax_terms import check_diffrax_solver, check_diffrax_steps, cost, is_adaptive, is_per_sample
 from sdelab.solvers.finish import AbstractFinish, NoFinish
 from sdelab.solvers.noise import AbstractNoise, KeyedNoise, NoNoise, StoredNoise, sample_keys
+
+ROUND_TRIP_TOLERANCE = 1e-6  # of encode and decode: the least that float32 admits
 
 
 class SampleInfo(eqx.Module):
     """What a person wants to know of a solve; each array has one number per sample.
 
-    `evaluations` of the score, rejected steps and the finish included, or None for implicit solvers, whose root finds
-    are not counted; `accepted` and `rejected` steps; `result`, diffrax's result code.
+    `evaluations` of the score, rejected steps, a replay and the finish included, or None for implicit solvers, whose root
+    finds are not counted; `accepted` and `rejected` steps, the same for every sample of a `Joint()` solve; `result`,
+    diffrax's result code.
     """
 
     evaluations: Int[Array, " batch"] | None
@@ -103,7 +108,12 @@ def sample_with_info(
     `Joint()`, and `max_steps` belong to them. With neither grid nor tolerances: 1 000 uniform steps, or tolerances
     of 1e-5 for a diffrax solver with an error estimate on a probability flow. `finish`: `solvers.NoFinish()`,
     `Tweedie()`, `NoiselessPredictor()` or `NoiselessStep(solver)`. `noise`: `solvers.StoredNoise` to replay a run.
-    `adjoint`: diffrax's, for gradients through the solve (`diffrax.ForwardMode()` for `jax.jvp`).
+
+    Gradients with respect to the start, the condition and whatever numbers the process holds (a network's parameters,
+    `beta_max`; not the times, which are constants) go through the solve by `adjoint`: `diffrax.RecursiveCheckpointAdjoint()`
+    (the default) and `DirectAdjoint()` differentiate the steps; `ForwardMode()` is for `jax.jvp`; `ReplayAcceptedSteps()`
+    differentiates adaptive steps as a fixed grid; `BacksolveAdjoint()`, approximate and of constant memory, is for a
+    probability flow by diffrax's explicit ODE solvers, and sees what is in `process` but nothing that a function closes over.
 
     A second call with the same shapes and the same score does not compile again. Errors: a solver that does not fit
     the process, a grid that does not decrease in the interval, tolerances below float32; with `throw`, a solve that
@@ -111,14 +121,9 @@ def sample_with_info(
     """
     start, dtype = check_start(key, process, shape_or_x_T, replayed=noise is not None)
     times, controller = plan_steps(process, solver, grid, rtol, atol, dtype)
-    if isinstance(start, tuple):
-        check_starts_at_prior(times, process.sde, "the states there as shape_or_x_T")
     to_data = ends_at_data(process.sde, float(times[-1]))
     plan = _Plan(solver, finish, controller, error_control, adjoint, diffrax.SaveAt(t1=True), max_steps, to_data)
-    _check_solver(process, plan, noise, len(times) - 1)
-    x, solution = _run(as_arrays(process), start, key, as_clock(-times, dtype), noise, plan.ready())
-    if throw and _may_fail(plan):
-        check_success(solution.success, solution.result, solution.accepted + solution.rejected, max_steps)
+    x, solution = _solve(key, process, start, times, noise, plan, throw=throw)
     evaluations = _evaluations(solution, plan, len(times) - 1)
     return x, SampleInfo(evaluations, solution.accepted, solution.rejected, solution.result)
 
@@ -140,22 +145,20 @@ def trajectory(
     """The times of the grid and the states at them, `(n + 1,)` and `(n + 1, batch, *event)`; arguments as `sample`.
 
     Without tolerances the states are those between the steps; with them the solver's interpolant is read at the grid's
-    times. The last state is the sample that `sample` draws with the same arguments and `NoFinish()`.
+    times. The last state is the sample that `sample` draws with the same arguments and `NoFinish()`. Errors:
+    `BacksolveAdjoint` without tolerances.
     """
     start, dtype = check_start(key, process, shape_or_x_T, replayed=noise is not None)
     times, controller = plan_steps(process, solver, grid, rtol, atol, dtype)
     if controller is not None and grid is None:
         times = grids.uniform(process.sde, 100)
+    if controller is None and isinstance(adjoint, diffrax.BacksolveAdjoint):
+        raise ValueError("BacksolveAdjoint keeps no steps of a grid; accepted: tolerances, or another adjoint.")
     clock = as_clock(-times, dtype)
-    if isinstance(start, tuple):
-        check_starts_at_prior(times, process.sde, "the states there as shape_or_x_T")
     saveat = diffrax.SaveAt(t0=True, steps=True) if controller is None else diffrax.SaveAt(ts=clock)
     to_data = ends_at_data(process.sde, float(times[-1]))
     plan = _Plan(solver, NoFinish(), controller, error_control, adjoint, saveat, max_steps, to_data)
-    _check_solver(process, plan, noise, len(times) - 1)
-    _, solution = _run(as_arrays(process), start, key, clock, noise, plan.ready())
-    if _may_fail(plan):
-        check_success(solution.success, solution.result, solution.accepted + solution.rejected, max_steps)
+    _, solution = _solve(key, process, start, times, noise, plan)
     return -clock, solution.states
 
 
@@ -167,18 +170,85 @@ def encode(
     grid: grids.GridLike | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    error_control: Joint | PerSample = PerSample(),
+    adjoint: diffrax.AbstractAdjoint = diffrax.RecursiveCheckpointAdjoint(),
     max_steps: int = 4096,
 ) -> State:
     """The latent code: the state at `t_max` of the probability flow that passes through `x0` at the end of the grid.
 
     A process of its own in increasing time, by a diffrax ODE solver (default `diffrax.Tsit5()`), per sample when
-    adaptive. `sample` from the code with the same tolerances gives `x0` back to them. `grid` decreases, as in `sample`.
+    adaptive. With neither grid nor tolerances the tolerance is 1e-6, a tenth of `sample`'s, so that `decode`, its inverse
+    with the same arguments, gives `x0` back to 1e-4: errors of the tolerance grow where the flow parts. `grid` decreases,
+    as in `sample`, and must end where sigma > 0.
     """
     check_flow(process, "encode")
     x0 = check_states(process, x0)
     solver = diffrax.Tsit5() if solver is None else solver
+    check_forward_solver(solver, process)
+    check_adjoint(adjoint, solver, process)
+    rtol = _round_trip_rtol(solver, grid, rtol, atol)
     times, controller = plan_steps(process, solver, grid, rtol, atol, x0.dtype)
-    return integrate_forwards(process, x0, times, solver, controller, max_steps)
+    if ends_at_data(process.sde, float(times[-1])):
+        raise ValueError(
+            f"grid ends at t = {times[-1]}, where sigma = 0 and the score is not defined; accepted: t > 0."
+        )
+    return integrate_forwards(
+        process, x0, times, solver, controller, max_steps, error_control=error_control, adjoint=adjoint
+    )
+
+
+def decode(
+    process: ProbabilityFlow,
+    z: State,
+    *,
+    solver: diffrax.AbstractSolver | None = None,
+    grid: grids.GridLike | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    error_control: Joint | PerSample = PerSample(),
+    adjoint: diffrax.AbstractAdjoint = diffrax.RecursiveCheckpointAdjoint(),
+    max_steps: int = 4096,
+) -> State:
+    """The sample of a latent code `z`, the state at `t_max`: the inverse of `encode`, with the same arguments and defaults.
+
+    It is `sample` from `z`; what `encode` refuses, a solver that steps backwards only, is refused here too.
+    """
+    check_flow(process, "decode")
+    z = check_states(process, z)
+    solver = diffrax.Tsit5() if solver is None else solver
+    check_forward_solver(solver, process)
+    rtol = _round_trip_rtol(solver, grid, rtol, atol)
+    steps = dict(grid=grid, rtol=rtol, atol=atol, error_control=error_control, max_steps=max_steps)
+    return sample(None, process, z, solver=solver, adjoint=adjoint, **steps)
+
+
+def _round_trip_rtol(
+    solver: diffrax.AbstractSolver, grid: grids.GridLike | None, rtol: float | None, atol: float | None
+) -> float | None:
+    unasked = grid is None and rtol is None and atol is None
+    return ROUND_TRIP_TOLERANCE if unasked and is_adaptive(solver) else rtol
+
+
+def _solve(
+    key: Key[Array, "..."] | None,
+    process: AbstractReverseProcess,
+    start: State | tuple[int, ...],
+    times: grids.Grid,
+    noise: AbstractNoise | None,
+    plan: _Plan,
+    *,
+    throw: bool = True,
+) -> tuple[State, Solution]:
+    """What is asked for is checked, run, and checked for its success."""
+    if isinstance(start, tuple):
+        check_starts_at_prior(times, process.sde, "the states there as shape_or_x_T")
+    _check_solver(process, plan, noise, len(times) - 1)
+    dtype = jnp.result_type(float) if isinstance(start, tuple) else start.dtype
+    x, solution = _run(as_arrays(process), start, key, as_clock(-times, dtype), noise, plan.ready())
+    if throw and _may_fail(plan):
+        check_replay(plan.adjoint, solution.accepted)
+        check_success(solution.success, solution.result, solution.accepted + solution.rejected, plan.max_steps)
+    return x, solution
 
 
 @eqx.filter_jit
@@ -194,7 +264,7 @@ def _run(
     batch = start[0] if isinstance(start, tuple) else start.shape[0]
     keys = sample_keys(key, batch) if key is not None and key.ndim == 0 else key
     path_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
-    x_T = _prior(process, cast(PRNGKeys, keys), start[1:]) if isinstance(start, tuple) else start
+    x_T = draw_prior(process, cast(PRNGKeys, keys), start[1:]) if isinstance(start, tuple) else start
     if plan.controller is None:
         own = NoNoise() if path_keys is None else KeyedNoise(path_keys)
         noise = own if noise is None else noise
@@ -215,7 +285,8 @@ def _run(
     return plan.finish.apply(process, solution.states[-1], solution.x_mean, -clock[-1], plan.to_data), solution
 
 
-def _prior(process: AbstractReverseProcess, keys: PRNGKeys, event: tuple[int, ...]) -> State:
+def draw_prior(process: AbstractReverseProcess, keys: PRNGKeys, event: tuple[int, ...]) -> State:
+    """The states from which `sample` starts, each from its own key."""
     return jax.vmap(lambda key: process.sde.prior_sample(jax.random.fold_in(key, 0), (1, *event))[0])(keys)
 
 
@@ -234,14 +305,10 @@ def _check_solver(process: AbstractReverseProcess, plan: _Plan, noise: AbstractN
         raise ValueError(f"noise has {noise.values.shape[0]} steps; accepted: as many as the grid, {steps}.")
     if isinstance(plan.solver, AbstractReverseSolver):
         plan.solver.check(process)
-        if isinstance(plan.adjoint, diffrax.BacksolveAdjoint):
-            raise TypeError(
-                f"BacksolveAdjoint solves the flow backwards as an ODE; {type(plan.solver).__name__} is a discrete rule. "
-                "Accepted: RecursiveCheckpointAdjoint() or DirectAdjoint()."
-            )
     else:
         check_diffrax_solver(plan.solver, process)
         check_diffrax_steps(plan.solver, process, plan.controller is None, plan.to_data)
+    check_adjoint(plan.adjoint, plan.solver, process)
 
 
 def _may_fail(plan: _Plan) -> bool:
@@ -253,4 +320,7 @@ def _evaluations(solution: Solution, plan: _Plan, steps: int) -> Int[Array, " ba
     finish = plan.finish.evaluations(plan.to_data)
     if isinstance(plan.solver, AbstractReverseSolver):
         return jnp.full_like(solution.accepted, plan.solver.evaluations(steps, plan.to_data) + finish)
-    return total_evaluations(cost(plan.solver), solution.accepted + solution.rejected, finish)
+    first = total_evaluations(cost(plan.solver), solution.accepted + solution.rejected, finish)
+    if first is None or plan.controller is None or not isinstance(plan.adjoint, ReplayAcceptedSteps):
+        return first
+    return first + cast(Array, total_evaluations(cost(plan.solver), solution.accepted, 0))

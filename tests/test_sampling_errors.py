@@ -32,6 +32,12 @@ ERRORS = [
     (dict(solver=solvers.EulerMaruyama(), grid=[0.5, np.nan]), ValueError, "finite"),
     (dict(solver=solvers.EulerMaruyama(), rtol=1e-3), ValueError, "no error estimate"),
     (dict(solver=diffrax.SEA(), rtol=1e-3), ValueError, "ShARK, SRA1, SPaRK"),
+    (
+        dict(solver=diffrax.Heun(), rtol=1e-3),
+        ValueError,
+        "Heun has no error estimate of a ReverseSDE.* ShARK, SRA1, SPaRK",
+    ),
+    (dict(solver=diffrax.HalfSolver(diffrax.Euler()), rtol=1e-3), ValueError, "ShARK, SRA1, SPaRK"),
     (dict(solver=diffrax.Tsit5()), TypeError, "deterministic solver"),
     (dict(solver=solvers.Heun()), TypeError, "deterministic solver"),
     (dict(solver=diffrax.ALIGN(1.0)), TypeError, "underdamped"),
@@ -79,6 +85,13 @@ def test_other_errors():
         sdelab.sample(KEY, reverse(), (4, 2), solver=diffrax.HalfSolver(diffrax.Euler()), grid=GRID)
     with pytest.raises(ValueError, match="grid ends where sigma = 0"):
         sdelab.sample(KEY, flow(), (4, 2), solver=diffrax.Heun(), grid=[1.0, 0.5, 0.0])
+    with pytest.raises(ValueError, match=r"grid ends at t = 0\.0"):
+        sdelab.encode(flow(), jnp.ones((4, 2)), grid=[1.0, 0.5, 0.0])
+    for there_or_back in (sdelab.encode, sdelab.sampling.decode):
+        with pytest.raises(TypeError, match="which follows the flow both ways"):
+            there_or_back(reverse(), jnp.ones((4, 2)))
+        with pytest.raises(TypeError, match="diffrax's ODE solvers"):
+            there_or_back(flow(), jnp.ones((4, 2)), solver=solvers.Heun())
     noise = solvers.StoredNoise(jnp.zeros((2, 1, 4, 2)))
     with pytest.raises(ValueError, match="noise has 2 steps"):
         sdelab.sample(KEY, reverse(), (4, 2), solver=solvers.EulerMaruyama(), grid=GRID, noise=noise)

@@ -1,6 +1,7 @@
 """Solvers and processes by the names of the command line."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -53,22 +54,44 @@ CORRECTORS = {"annealed_langevin": solvers.AnnealedLangevin, "langevin": solvers
 SEQUENCES = {"corrector_first": solvers.CorrectorFirst, "predictor_first": solvers.PredictorFirst}
 CORRECTED = {"predictor_corrector": _predictor_corrector}
 STOCHASTIC: dict[str, Any] = PREDICTORS | {
+    "ancestral_heun": lambda: solvers.AncestralStep(solvers.Heun()),
     "diffrax_euler_heun": diffrax.EulerHeun,
+    "exponential_euler": solvers.ExponentialEuler,
     "general_shark": diffrax.GeneralShARK,
+    "sde_dpm_solver_pp_1": solvers.SDEDPMSolverPlusPlus1,
+    "sde_dpm_solver_pp_2m": solvers.SDEDPMSolverPlusPlus2M,
     "sea": diffrax.SEA,
     "shark": diffrax.ShARK,
     "slow_rk": diffrax.SlowRK,
     "spark": diffrax.SPaRK,
     "sra1": diffrax.SRA1,
+    "stochastic_ddim": solvers.StochasticDDIM,
 }
 DETERMINISTIC: dict[str, Any] = {
+    **{f"deis_{order}": functools.partial(solvers.DEIS, order) for order in (1, 2, 3, 4)},
+    **{
+        f"exponential_ab_{order}": functools.partial(solvers.ExponentialAdamsBashforth, order) for order in (1, 2, 3, 4)
+    },
+    **{f"unipc_{order}": functools.partial(solvers.UniPC, order) for order in (1, 2, 3)},
     "bosh3": diffrax.Bosh3,
+    "ddim": solvers.DDIM,
     "diffrax_heun": diffrax.Heun,
     "dopri5": diffrax.Dopri5,
     "dopri8": diffrax.Dopri8,
+    "dpm_solver_2": solvers.DPMSolver2,
+    "dpm_solver_2m": solvers.DPMSolver2M,
+    "dpm_solver_3": solvers.DPMSolver3,
+    "dpm_solver_3m": solvers.DPMSolver3M,
+    "dpm_solver_pp_2m": solvers.DPMSolverPlusPlus2M,
+    "dpm_solver_pp_2s": solvers.DPMSolverPlusPlus2S,
+    "dpm_solver_pp_3m": solvers.DPMSolverPlusPlus3M,
+    "dpm_solver_pp_3s": solvers.DPMSolverPlusPlus3S,
     "euler": diffrax.Euler,
     "heun": solvers.Heun,
     "implicit_euler": diffrax.ImplicitEuler,
+    "kencarp3": diffrax.KenCarp3,
+    "kencarp4": diffrax.KenCarp4,
+    "kencarp5": diffrax.KenCarp5,
     "kvaerno3": diffrax.Kvaerno3,
     "kvaerno4": diffrax.Kvaerno4,
     "kvaerno5": diffrax.Kvaerno5,
@@ -79,6 +102,7 @@ DETERMINISTIC: dict[str, Any] = {
 }
 SOLVERS = sorted(CORRECTED | STOCHASTIC | DETERMINISTIC)
 GRIDS: dict[str, Callable[..., np.ndarray]] = {
+    "cosine": grids.cosine,
     "edm": grids.edm,
     "log_snr": grids.log_snr,
     "quadratic": grids.quadratic,

@@ -64,6 +64,9 @@ class Ancestral(AbstractReverseSolver):
         check_ancestral(type(self).__name__, process)
         require_affine(process.sde, "Ancestral")
 
+    def claimed_order(self) -> int | None:
+        return 1
+
     def evaluations(self, steps: int, to_data: bool) -> int:
         return steps
 
@@ -136,7 +139,10 @@ def check_ancestral(name: str, process: AbstractReverseProcess) -> None:
     check_kind(name, "stochastic", process)
     level = process.noise_level()
     if is_concrete(level) and float(level) != 1.0:
-        raise ValueError(f"stochasticity = {level} is not accepted by {name}; its posterior step has stochasticity 1.")
+        raise ValueError(
+            f"stochasticity = {level} is not accepted by {name}, whose posterior step has stochasticity 1; accepted: 1, or "
+            "the solver StochasticDDIM, for any stochasticity in [0, 1]."
+        )
 
 
 def check_table(name: str, process: AbstractReverseProcess, log_alpha: Scalar, log_sigma: Scalar) -> None:

@@ -24,7 +24,7 @@ class Interval(eqx.Module):
     """One step, from `t0` down to `t1`; `noise` holds the standard normal numbers that it may use, in order.
 
     `index` counts the steps of the grid from 0, `steps` is how many there are. `noise` has shape `(draws, batch, *event)`.
-    `inner` are the times strictly between `t0` and `t1` that the solver asked for by `inner_fractions`. Arrays only:
+    `inner` are the times that the solver asked for by `inner_fractions` or `inner_times`. Arrays only:
     diffrax multiplies every leaf of what `contr` returns by the direction of integration, which is +1 here.
     """
 
@@ -81,25 +81,35 @@ def reverse_term(
     like: jax.ShapeDtypeStruct,
 ) -> ReverseTerm:
     """The term on which `solver` walks the negated grid `clock`."""
-    return ReverseTerm(clock, noise, solver.draws(), like, inner_times(process, -clock, solver.inner_fractions()))
+    return ReverseTerm(clock, noise, solver.draws(), like, solver.inner_times(process, -clock[:-1], -clock[1:]))
 
 
 def inner_times(
     process: AbstractReverseProcess, times: Float[Array, " steps_plus_1"], fractions: tuple[float, ...]
 ) -> Float[Array, "steps fractions"]:
+    """`times_between` the points of a grid."""
+    return times_between(process, times[:-1], times[1:], fractions)
+
+
+def times_between(
+    process: AbstractReverseProcess,
+    starts: Float[Array, " steps"],
+    ends: Float[Array, " steps"],
+    fractions: tuple[float, ...],
+) -> Float[Array, "steps fractions"]:
     r"""The times at the given fractions of every interval, measured in log-SNR, shape `(steps, len(fractions))`.
 
     All at once, before the loop: the inverse of the log-SNR is a bisection. Grids are constants to every gradient, and so
-    are these. Where an interval ends at $\sigma = 0$ there is no such time, and `t1` stands in its place.
+    are these. Where an interval ends at $\sigma = 0$ there is no such time, and its end stands in its place.
     """
     if not fractions:
-        return jnp.zeros((times.shape[0] - 1, 0), times.dtype)
+        return jnp.zeros((starts.shape[0], 0), starts.dtype)
     sde = jax.lax.stop_gradient(require_affine(process.sde, "a solver with inner times"))
-    levels = sde.log_snr(times)
-    step = jnp.where(jnp.isfinite(levels[1:]), levels[1:], levels[:-1]) - levels[:-1]
-    share = jnp.asarray(fractions, times.dtype)
-    inner = sde.log_snr_inverse(levels[:-1, None] + share[None, :] * step[:, None])
-    return jnp.where(jnp.isfinite(levels[1:])[:, None], inner, times[1:, None]).astype(times.dtype)
+    first, last = sde.log_snr(starts), sde.log_snr(ends)
+    step = jnp.where(jnp.isfinite(last), last, first) - first
+    share = jnp.asarray(fractions, starts.dtype)
+    inner = sde.log_snr_inverse(first[:, None] + share[None, :] * step[:, None])
+    return jnp.where(jnp.isfinite(last)[:, None], inner, ends[:, None]).astype(starts.dtype)
 
 
 class AbstractReverseSolver(diffrax.AbstractSolver):
@@ -131,6 +141,15 @@ class AbstractReverseSolver(diffrax.AbstractSolver):
         """
         return ()
 
+    def inner_times(
+        self, process: AbstractReverseProcess, starts: Float[Array, " steps"], ends: Float[Array, " steps"]
+    ) -> Float[Array, "steps inner"]:
+        """`interval.inner` of every interval of the grid, from `starts` down to `ends`: those at `inner_fractions`.
+
+        A solver that needs other times, outside an interval too, overrides it.
+        """
+        return times_between(process, starts, ends, self.inner_fractions())
+
     def check(self, process: AbstractReverseProcess) -> None:
         """Errors: a stochastic solver on a probability flow, or a deterministic one on a reverse SDE."""
         check_kind(type(self).__name__, self.kind, process)
@@ -139,8 +158,15 @@ class AbstractReverseSolver(diffrax.AbstractSolver):
         """What `advance` receives as memory at the first step. A multistep method overrides it."""
         return None
 
-    def order(self, terms: Any) -> int | None:
+    def claimed_order(self) -> int | None:
+        """The order of convergence claimed on grids with sigma(t1) > 0: of the flow, or weak, of the reverse SDE.
+
+        None where none is claimed. `solvers.table()` shows it, and `testing.check_solver` holds the solver to it.
+        """
         return None
+
+    def order(self, terms: Any) -> int | None:
+        return self.claimed_order()
 
     def init(self, terms, t0, t1, y0: State, args: AbstractReverseProcess) -> tuple[Any, State]:
         return self.initial_memory(args, y0), y0

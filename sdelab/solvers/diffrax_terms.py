@@ -64,8 +64,8 @@ def check_diffrax_steps(
     name = type(solver).__name__
     if on_grid and process.stochastic and isinstance(solver, diffrax.HalfSolver):
         raise TypeError(
-            f"diffrax.{name} halves the intervals of the grid, on which the noise is given; accepted: tolerances, on "
-            "which the path is a Brownian tree, or the solver that it wraps."
+            f"diffrax.{name} halves the intervals of the grid, on which the noise is given; accepted: the solver that "
+            "it wraps, or ShARK, SRA1 or SPaRK with tolerances."
         )
     if to_data and not isinstance(solver, AT_THE_START_ONLY):
         raise ValueError(

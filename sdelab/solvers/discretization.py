@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from sdelab._broadcast import expand_right
 from sdelab._checks import check_count, check_increasing, check_nonnegative, check_positive
+from sdelab._numerics import safe_sqrt
 from sdelab._typing import Scalar, State
 from sdelab.reverse import require_affine
 from sdelab.sde import AbstractAffineSDE, AbstractSDE
@@ -34,11 +35,8 @@ class Transition(AbstractDiscretization):
     """
 
     def forward(self, sde: AbstractSDE, x: State, interval: Interval) -> tuple[State, Float[Array, ""]]:
-        sde = require_affine(sde, "Transition")
-        t0, t1 = interval.t0, interval.t1
-        scale = sde.alpha(t0) / sde.alpha(t1)
-        _, fraction = snr_ratio(sde, t0, t1)
-        return (scale - 1.0) * x, sde.sigma(t0) * jnp.sqrt(fraction)
+        scale, std = transition(require_affine(sde, "Transition"), interval.t1, interval.t0)
+        return (scale - 1.0) * x, std
 
 
 class EulerSteps(AbstractDiscretization):
@@ -104,6 +102,16 @@ class SMLD(AbstractDiscretization):
         index = table_index(interval.t0, self.n)
         G = jnp.sqrt(self.sigma(index) ** 2 - self.sigma(index - 1) ** 2)
         return 0.0 * expand_right(G, x).astype(x.dtype) * x, G.astype(x.dtype)
+
+
+def transition(sde: AbstractAffineSDE, start: Array, end: Array) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    r"""Scale $a = \alpha(\mathrm{end})/\alpha(\mathrm{start})$ and standard deviation of the forward kernel, `end` >= `start`.
+
+    1 and 0, to the last bit, where the two are the same.
+    """
+    forward = end > start
+    _, fraction = snr_ratio(sde, jnp.where(forward, end, sde.t_max), start)  # its derivative at sigma = 0 is not finite
+    return sde.alpha(end) / sde.alpha(start), sde.sigma(end) * safe_sqrt(jnp.where(forward, fraction, 0.0))
 
 
 def snr_ratio(sde: AbstractAffineSDE, t0: Array, t1: Array) -> tuple[Float[Array, ""], Float[Array, ""]]:

@@ -22,6 +22,9 @@ class EulerMaruyama(AbstractReverseSolver):
         x_mean = x - h * process.drift(x, t0)
         return Step(x_mean + process.diffusion(t0) * jnp.sqrt(h) * interval.noise[0], x_mean)
 
+    def claimed_order(self) -> int | None:
+        return 1
+
     def evaluations(self, steps: int, to_data: bool) -> int:
         return steps
 

@@ -78,9 +78,11 @@ class NoiselessStep(AbstractFinish):
             return x
         t0 = jnp.asarray(end, x.dtype)
         silence = jnp.zeros((self.predictor.draws(), *x.shape), x.dtype)
-        interval = Interval(t0, jnp.zeros_like(t0), jnp.zeros((), jnp.int32), jnp.ones((), bool), silence)
         if not process.stochastic and self.predictor.kind == "stochastic":
             process = ReverseSDE(process.sde, process.score, condition=process.condition)
+        t1 = jnp.zeros_like(t0)
+        inner = self.predictor.inner_times(process, t0[None], t1[None])[0]
+        interval = Interval(t0, t1, jnp.zeros((), jnp.int32), jnp.ones((), bool), silence, inner)
         return self.predictor.advance(process, x, interval, self.predictor.initial_memory(process, x)).x_mean
 
     def evaluations(self, to_data: bool) -> int:

@@ -34,6 +34,9 @@ class Heun(AbstractReverseSolver):
         check_kind("Heun", "deterministic", process)
         require_affine(process.sde, "Heun")
 
+    def claimed_order(self) -> int | None:
+        return 2
+
     def evaluations(self, steps: int, to_data: bool) -> int:
         return 2 * steps - (1 if to_data else 0)
 

@@ -3,6 +3,7 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
+from jaxtyping import Array, Float
 
 from sdelab._checks import check_instance
 from sdelab._typing import State
@@ -97,6 +98,9 @@ class PredictorCorrector(AbstractReverseSolver):
 
     def inner_fractions(self) -> tuple[float, ...]:
         return self.predictor.inner_fractions()
+
+    def inner_times(self, process: AbstractReverseProcess, starts: Array, ends: Array) -> Float[Array, "steps inner"]:
+        return self.predictor.inner_times(process, starts, ends)
 
     def initial_memory(self, process: AbstractReverseProcess, x: State) -> Any:
         return self.predictor.initial_memory(process, x)

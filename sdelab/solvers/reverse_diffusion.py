@@ -32,6 +32,9 @@ class ReverseDiffusion(AbstractReverseSolver):
         x_mean = x - f + weight * process.evaluate(x, interval.t0)
         return Step(x_mean + expand_right(process.noise_level() * G, x) * interval.noise[0], x_mean)
 
+    def claimed_order(self) -> int | None:
+        return 1 if isinstance(self.discretization, Transition) else None
+
     def evaluations(self, steps: int, to_data: bool) -> int:
         return steps
 

@@ -1,0 +1,1 @@
+"""What a gradient through sampling costs in memory and time, adjoint by adjoint."""

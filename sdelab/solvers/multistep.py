@@ -1,0 +1,142 @@
+r"""Multistep methods for the probability flow: one evaluation a step, past predictions for the rest of the order."""
+
+import abc
+import functools
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from equinox import AbstractVar
+from jaxtyping import Array, Int
+
+from sdelab._checks import check_instance
+from sdelab._typing import State
+from sdelab.reverse import AbstractReverseProcess, require_affine
+from sdelab.sde import AbstractAffineSDE
+from sdelab.solvers.base import AbstractReverseSolver, Interval, Step, check_kind
+from sdelab.solvers.correction import AbstractCorrection
+from sdelab.solvers.history import AbstractEnding, AbstractStart, History, Known, empty_history, insert
+from sdelab.solvers.newton import AbstractLinearTerm, combine, newton_integrals, weights
+from sdelab.solvers.prediction import AbstractPrediction, Span, span
+from sdelab.solvers.variable import AbstractVariable
+
+
+class AbstractMultistep(AbstractReverseSolver):
+    r"""The polynomial through the last `points()` predictions, integrated exactly against the flow's exponential kernel.
+
+    Any grid, any affine process. One evaluation a step, and those that the start inserts. Where $\sigma(t_1) = 0$ the step is
+    of first order, $x_1 = \alpha_1 D(x_0)$, unless the variable is finite there.
+
+    Fields: `start`: `RungeKuttaStart()`, which keeps the order, or `LowOrderStart()`, as published; `ending`: `FullOrder()`, or
+    `LowerOrderFinal()`, as published for few steps.
+    """
+
+    start: AbstractVar[AbstractStart]
+    ending: AbstractVar[AbstractEnding]
+    kind: ClassVar = "deterministic"
+
+    def __check_init__(self):
+        check_instance(AbstractStart, start=self.start)
+        check_instance(AbstractEnding, ending=self.ending)
+
+    @abc.abstractmethod
+    def points(self) -> int:
+        """How many predictions the polynomial passes through: the order of the method."""
+
+    @abc.abstractmethod
+    def prediction(self) -> AbstractPrediction:
+        """What is predicted."""
+
+    @abc.abstractmethod
+    def variable(self) -> AbstractVariable:
+        """In what the polynomial is one."""
+
+    @abc.abstractmethod
+    def linear_term(self) -> AbstractLinearTerm | None:
+        """The method's own rule for steps of second order; None for the exact integral."""
+
+    @abc.abstractmethod
+    def correction(self) -> AbstractCorrection:
+        """What the prediction at the end of a step is used for, beside the next step."""
+
+    def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: History) -> Step:
+        sde = require_affine(process.sde, type(self).__name__)
+        here = span(sde, interval.t0, interval.t1)
+        value = self.prediction().predict(process, x, interval.t0)
+        known = memory.known(sde, here, value)
+        x = self._corrected(sde, x, interval, memory, known)
+        extra = self._extra()
+
+        def insertion(step: int, count: int, x: State) -> State:
+            points = [(known.levels[j], known.values[j]) for j in range(step + 1)]
+            stages = len(self._fractions())
+            return insert(
+                self.prediction(), process, x, interval, points, list(interval.inner[stages - count : stages])
+            )
+
+        def extrapolation(x: State) -> State:
+            return self._extrapolate(x, interval, here, known, memory.count + 1)
+
+        insertions = [functools.partial(insertion, step, count) for step, count in enumerate(extra)]
+        which = jnp.where(here.to_data, len(extra), jnp.minimum(memory.count, len(extra)))
+        x1 = jax.lax.switch(which, [*insertions, extrapolation], x) if extra else extrapolation(x)
+        return Step(x1, x1, memory.push(value, interval.t0, x))
+
+    def _corrected(self, sde: AbstractAffineSDE, x: State, interval: Interval, memory: History, known: Known) -> State:
+        order = self._order(memory.count, interval, ago=1)
+        inserted = memory.count <= len(self._extra())  # such a step has the order already that it would get
+        return self.correction().apply(
+            sde,
+            x,
+            memory,
+            known,
+            order=jnp.where(inserted, 0, order),
+            prediction=self.prediction(),
+            rule=self.linear_term(),
+        )
+
+    def _order(self, available: Int[Array, ""], interval: Interval, ago: int) -> Int[Array, ""]:
+        """How many of the available predictions the step takes, this one or the one so many steps ago."""
+        left = (interval.steps - interval.index + ago).astype(available.dtype)
+        return self.ending.limit(jnp.minimum(self.points(), available), left)
+
+    def _extrapolate(self, x: State, interval: Interval, here: Span, known: Known, available: Int[Array, ""]) -> State:
+        prediction, variable, rule, count = self.prediction(), self.variable(), self.linear_term(), self.points()
+        factor, scale = prediction.factors(here)
+        nodes = list(variable.nodes(here, known.times, known.levels))[:count]
+        moments = variable.moments(prediction, here, interval.inner[len(self._fractions()) :], count)
+        order = self._order(available, interval, ago=0)
+        if not variable.regular_at_data:
+            order = jnp.where(here.to_data, 1, order)
+        linear = rule.integral(moments, here.h, scale) if rule is not None and count > 1 else None
+        parts = weights(nodes, newton_integrals(nodes, moments), order, linear)
+        return combine(factor, parts, x, known.values[:count])
+
+    def _extra(self) -> tuple[int, ...]:
+        gain = self.correction().gain
+        return self.start.extra(1 + gain, self.points() + gain - 1)
+
+    def _fractions(self) -> tuple[float, ...]:
+        gain = self.correction().gain
+        return self.start.fractions(1 + gain, self.points() + gain - 1)
+
+    def inner_fractions(self) -> tuple[float, ...]:
+        return (*self._fractions(), *self.variable().fractions())
+
+    def initial_memory(self, process: AbstractReverseProcess, x: State) -> History:
+        correction = self.correction()
+        return empty_history(process, x, self.points() - 1 + correction.gain, x if correction.gain else None)
+
+    def check(self, process: AbstractReverseProcess) -> None:
+        check_kind(type(self).__name__, self.kind, process)
+        require_affine(process.sde, type(self).__name__)
+
+    def evaluations(self, steps: int, to_data: bool) -> int:
+        return steps + sum(self._extra()[: steps - (1 if to_data else 0)])
+
+    def draws(self) -> int:
+        return 0
+
+    def claimed_order(self) -> int:
+        gain = self.correction().gain
+        return self.ending.keeps(self.start.keeps(self.points() + gain, 1 + gain))
