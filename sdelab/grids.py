@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float64
 
-from sdelab._checks import check_count, check_increasing, check_positive, is_concrete
+from sdelab._checks import check_count, check_finite, check_increasing, check_positive, is_concrete
 from sdelab.reverse import check_process, require_affine
 from sdelab.sde import AbstractAffineSDE, AbstractSDE
 
@@ -44,6 +44,30 @@ def log_snr(sde: AbstractAffineSDE, n: int, *, t_min: float | None = None, t_max
     return _pinned(inner, start, end)
 
 
+def cosine(sde: AbstractAffineSDE, n: int, *, t_min: float | None = None, t_max: float | None = None) -> Grid:
+    r"""`n` equal steps in the angle $\arctan(\sigma/\alpha)$; `t_min` = 0 is accepted.
+
+    They are the noise levels of the cosine schedule, $\mathrm{log\_snr} = -2 \log\tan(\pi u/2)$, at equally spaced u. Nichol and
+    Dhariwal (2021), eq. 17, https://arxiv.org/abs/2102.09672, without its offset.
+    """
+    require_affine(sde, "grids.cosine")
+    return _equal_angles(sde, n, 0.0, t_min, t_max)
+
+
+def shifted(
+    sde: AbstractAffineSDE, n: int, *, shift: float, t_min: float | None = None, t_max: float | None = None
+) -> Grid:
+    r"""`n` equal steps in the angle $\arctan(e^{\mathrm{shift}/2} \sigma/\alpha)$; `t_min` = 0 is accepted.
+
+    They are the noise levels of the shifted cosine schedule, $\mathrm{log\_snr} = -2 \log\tan(\pi u/2) + \mathrm{shift}$, at
+    equally spaced u; 0 gives `cosine`, a negative shift puts more steps where there is more noise. For images of $d \times d$
+    pixels the shift is $2 \log(64/d)$. Hoogeboom et al. (2023), section 3.1, https://arxiv.org/abs/2301.11093.
+    """
+    check_finite(shift=shift)
+    require_affine(sde, "grids.shifted")
+    return _equal_angles(sde, n, float(shift), t_min, t_max)
+
+
 def edm(
     sde: AbstractAffineSDE, n: int, *, rho: float = 7.0, t_min: float | None = None, t_max: float | None = None
 ) -> Grid:
@@ -63,6 +87,22 @@ def edm(
     ratio = ends[0] + (ends[1] - ends[0]) * np.linspace(0.0, 1.0, n)
     times = _host(sde, _log_snr_inverse, -2.0 * rho * np.log(ratio))
     return np.append(_pinned(times, start, end), 0.0)
+
+
+def from_log_snr(sde: AbstractAffineSDE, levels: GridLike) -> Grid:
+    """The times at which the process has the given log-SNRs, which increase: a grid by its noise levels."""
+    levels = np.asarray(levels, np.float64)
+    if levels.ndim != 1 or levels.size < 2 or not np.all(np.isfinite(levels)) or not np.all(np.diff(levels) > 0):
+        raise ValueError(
+            f"levels = {levels} is not accepted; they must be n + 1 >= 2 finite numbers that increase strictly."
+        )
+    times = _host(require_affine(sde, "grids.from_log_snr"), _log_snr_inverse, levels)
+    return check_grid(times.copy(), sde)
+
+
+def levels_of(sde: AbstractAffineSDE, grid: GridLike) -> Grid:
+    """The log-SNRs of a grid, in float64: the inverse of `from_log_snr`; `inf` where sigma = 0."""
+    return _host(require_affine(sde, "grids.levels_of"), _log_snr, check_grid(grid, sde))
 
 
 def published(sde: AbstractSDE, n: int, *, t_min: float | None = None) -> Grid:
@@ -109,6 +149,15 @@ def _interval(sde: AbstractSDE, n: int, t_min: float | None, t_max: float | None
     check_increasing(t_min=end, t_max=start)
     check_grid(np.array([start, end]), sde)
     return start, end
+
+
+def _equal_angles(sde: AbstractAffineSDE, n: int, shift: float, t_min: float | None, t_max: float | None) -> Grid:
+    start, end = _interval(sde, n, t_min, t_max)
+    levels = _host(sde, _log_snr, np.array([start, end]))  # infinite at sigma = 0, where the angle is 0
+    angles = np.arctan(np.exp(0.5 * (shift - levels)))
+    inner = np.linspace(angles[0], angles[1], n + 1)[1:-1]
+    times = _host(sde, _log_snr_inverse, shift - 2.0 * np.log(np.tan(inner)))
+    return np.concatenate([[start], times, [end]])
 
 
 @eqx.filter_jit

@@ -26,7 +26,13 @@ FLOORS = {
     "solvers": 3,
     "losses": 3,
     "guidance": 3,
+    "adjoint": 4,
     "integration": 4,
+    "divergence": 4,
+    "forward": 4,
+    "bounds": 4,
+    "interpolation": 4,
+    "optimised_grids": 4,
     "arguments": 4,
     "sampling": 4,
     "likelihood": 4,
@@ -39,7 +45,7 @@ FLOORS = {
     "evaluate": 6,
     "interop": 6,
     "cli": 7,
-    "load": 7,
+    "loading": 7,
 }
 ISLANDS = {"nn", "data", "plot"}
 ISLAND_CEILING = 2

@@ -7,7 +7,8 @@ with that source alone switched on: weak errors without Monte Carlo.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import diffrax
@@ -19,22 +20,27 @@ from jaxtyping import Array, Float
 
 from sdelab import grids
 from sdelab._typing import State
+from sdelab.arguments import as_arrays
 from sdelab.exact import Gaussian, GaussianMixture
-from sdelab.reverse import AbstractReverseProcess, ProbabilityFlow, ReverseSDE
+from sdelab.integration import with_root_tolerance
+from sdelab.reverse import AbstractReverseProcess, ProbabilityFlow, ReverseSDE, require_affine
 from sdelab.sde import AbstractAffineSDE
-from sdelab.solvers.base import AbstractReverseSolver, Interval, inner_times
+from sdelab.solvers.base import AbstractReverseSolver, Interval
 from sdelab.solvers.diffrax_terms import levy_area, reverse_terms
 from sdelab.solvers.noise import GridBrownianPath, StoredNoise
 
-MEAN, VARIANCE = 0.7, 0.3
+MEAN, VARIANCE = (0.7, -0.4, 0.2), (0.3, 0.02, 1.5)  # several, lest one error pass through zero as the steps grow
 NOISE_TO_SIGNAL = (5.0, 0.05)  # sigma / alpha at the ends of the interval
-WINDOW = (1e-11, 1e-2)  # errors outside are rounding, or not yet asymptotic
+WINDOW = (1e-13, 2e-2)  # errors outside are rounding, or not yet asymptotic
+WEAK_WINDOW = (1e-13, 6e-2)  # the error of a variance of 1.5: first-order steps are asymptotic from here on
+LAST = 3  # so many of the errors inside the window are used, of the smallest steps
 REFERENCE_STEPS = 1024
+LONGEST = 1024  # steps of a walk that do not compile anew
 
 
 @dataclasses.dataclass(frozen=True)
 class Convergence:
-    """Errors in so many steps, and the slope of log error against log steps over those inside the window.
+    """Errors in so many steps, and the slope of log error against log steps over the last three inside the window.
 
     `order` is `inf` where every error is below the window: the method is exact there. It is NaN where fewer than two
     errors lie in the window.
@@ -42,17 +48,33 @@ class Convergence:
 
     steps: tuple[int, ...]
     errors: tuple[float, ...]
+    window: tuple[float, float] = WINDOW
 
     @property
     def order(self) -> float:
         steps, errors = np.asarray(self.steps), np.asarray(self.errors)
-        if np.all(errors < WINDOW[0]):
+        if np.all(errors < self.window[0]):
             return np.inf
-        inside = (errors > WINDOW[0]) & (errors < WINDOW[1])
-        if np.sum(inside) < 2:
+        inside = np.flatnonzero((errors > self.window[0]) & (errors < self.window[1]))[-LAST:]
+        if len(inside) < 2:
             return np.nan
-        # over the window and not between neighbours: an error that changes its sign passes through zero on the way
+        # over several and not between neighbours: an error that changes its sign passes through zero on the way
         return float(-np.polyfit(np.log(steps[inside]), np.log(errors[inside]), 1)[0])
+
+
+FLOW_STEPS = {
+    1: (256, 512, 1024),
+    2: (64, 128, 256),
+    3: (192, 384, 768),
+    4: (128, 256, 512),
+    5: (4, 6, 9, 13, 19, 28, 42, 63, 94, 141, 211),
+}
+WEAK_STEPS = {1: (256, 512, 1024), 2: (128, 256, 512)}
+
+
+def steps_for(claimed: int | None, steps: Mapping[int, tuple[int, ...]] = FLOW_STEPS) -> tuple[int, ...]:
+    """Numbers of steps in which the errors of a method of that order fall by it, inside the window."""
+    return steps[max(order for order in steps if order <= max(claimed or 2, 1))]
 
 
 def interval_of(sde: AbstractAffineSDE) -> tuple[float, float]:
@@ -60,6 +82,49 @@ def interval_of(sde: AbstractAffineSDE) -> tuple[float, float]:
     with jax.enable_x64(True):
         start, end = (float(sde.log_snr_inverse(-2.0 * np.log(level))) for level in NOISE_TO_SIGNAL)
     return start, end
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowProblem:
+    """A probability flow, states at `start`, and the exact states at `end` of the same trajectories, in float64.
+
+    `sde` is the process of the flow, on which the grids are built; the flow itself may be on a `OneOf` that stands for it.
+    """
+
+    sde: AbstractAffineSDE
+    flow: ProbabilityFlow
+    x_T: State
+    exact: State
+    start: float
+    end: float
+
+    def convergence(self, solver: diffrax.AbstractSolver, steps: Sequence[int]) -> Convergence:
+        """The largest error at the end over the trajectories, for each number of steps."""
+        with jax.enable_x64(True):
+            errors = []
+            for n in steps:
+                grid = grids.log_snr(self.sde, n, t_min=self.end, t_max=self.start)
+                errors.append(float(jnp.max(jnp.abs(walk(solver, self.flow, self.x_T, grid) - self.exact))))
+        return Convergence(tuple(steps), tuple(errors))
+
+
+def flow_problem(
+    sde: AbstractAffineSDE,
+    data: Gaussian | GaussianMixture | None = None,
+    *,
+    carrier: AbstractAffineSDE | None = None,
+) -> FlowProblem:
+    """The flow of `data`, by default a Gaussian, whose trajectories are known in closed form.
+
+    `carrier`, a `OneOf`, stands for `sde` in the flow: a step compiled on it serves the other processes too.
+    """
+    with jax.enable_x64(True):
+        start, end = interval_of(sde)
+        found = _gaussian_flow(sde, start, end) if data is None else _flow_of(data, sde, start, end)
+        flow, x_T, exact = found
+        if carrier is not None:
+            flow = ProbabilityFlow(carrier, (_gaussian() if data is None else data).score(carrier))
+    return FlowProblem(sde, flow, x_T, exact, start, end)
 
 
 def flow_convergence(
@@ -70,14 +135,14 @@ def flow_convergence(
     data: Gaussian | GaussianMixture | None = None,
 ) -> Convergence:
     """Largest error at the end of the probability flow, over a few starting points; by default on Gaussian data."""
+    return flow_problem(sde, data).convergence(solver, steps)
+
+
+def two_components() -> GaussianMixture:
+    """A mixture in two dimensions, in float64, whose flow bends: the data on which orders are measured beside a Gaussian."""
     with jax.enable_x64(True):
-        start, end = interval_of(sde)
-        flow, x_T, exact = _gaussian_flow(sde, start, end) if data is None else _flow_of(data, sde, start, end)
-        errors = []
-        for n in steps:
-            grid = grids.log_snr(sde, n, t_min=end, t_max=start)
-            errors.append(float(jnp.max(jnp.abs(walk(solver, flow, x_T, grid) - exact))))
-    return Convergence(tuple(steps), tuple(errors))
+        means = jnp.array([[1.0, 0.5], [-0.8, -0.3]], jnp.float64)
+        return GaussianMixture(means, jnp.array([0.09, 0.16], jnp.float64), jnp.array([0.4, 0.6], jnp.float64))
 
 
 def weak_convergence(
@@ -86,39 +151,47 @@ def weak_convergence(
     steps: Sequence[int] = (64, 128, 256),
     *,
     stochasticity: float = 1.0,
+    carrier: AbstractAffineSDE | None = None,
 ) -> Convergence:
-    """Error of mean and variance at the end of the reverse SDE of Gaussian data, whichever is larger."""
+    """Error of mean and variance at the end of the reverse SDE of Gaussian data, whichever is larger.
+
+    `carrier` as in `flow_problem`.
+    """
     with jax.enable_x64(True):
         start, end = interval_of(sde)
         alpha, sigma = float(sde.alpha(end)), float(sde.sigma(end))
-        process = ReverseSDE(sde, _gaussian().score(sde), stochasticity)
+        stands = sde if carrier is None else carrier
+        process = ReverseSDE(
+            stands, _gaussian().score(stands), jnp.asarray(stochasticity)
+        )  # one program for all of them
+        exact = alpha * np.asarray(MEAN), alpha**2 * np.asarray(VARIANCE) + sigma**2
         errors = []
         for n in steps:
             grid = grids.log_snr(sde, n, t_min=end, t_max=start)
-            mean, variance = propagate(solver, process, grid, sources=max(steps) * draws_of(solver))
-            errors.append(max(abs(mean - alpha * MEAN), abs(variance - (alpha**2 * VARIANCE + sigma**2))))
-    return Convergence(tuple(steps), tuple(errors))
+            found = propagate(solver, process, grid, sources=max(steps) * draws_of(solver))
+            errors.append(max(float(np.max(np.abs(a - b))) for a, b in zip(found, exact, strict=True)))
+    return Convergence(tuple(steps), tuple(errors), WEAK_WINDOW)
 
 
 def propagate(
     solver: diffrax.AbstractSolver, process: ReverseSDE, grid: grids.Grid, *, sources: int | None = None
-) -> tuple[float, float]:
-    """Mean and variance after the grid, exactly, of a start from the marginal of the Gaussian data at `grid[0]`.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means and variances after the grid, exactly, from the marginal at `grid[0]` of the Gaussian data (`MEAN`, `VARIANCE`).
 
-    The score must be that of Gaussian data in one dimension. `sources`: the size of the batch, beyond the needed one to
-    share a compiled step between grids of several lengths.
+    The score must be that of these data: their coordinates do not mix, so that one sample carries a source of
+    randomness for each. `sources`: the size of the batch, beyond the needed one to share a compiled step between grids
+    of several lengths.
     """
-    n, draws = len(grid) - 1, draws_of(solver)
-    noise = np.zeros((n, draws, 2 + max(n * draws, sources or 0), 1))
+    n, draws, d = len(grid) - 1, draws_of(solver), len(MEAN)
+    noise = np.zeros((n, draws, 2 + max(n * draws, sources or 0), d))
     for i, j in np.ndindex(n, draws):
         noise[i, j, 2 + i * draws + j] = 1.0
-    sde = process.sde
-    assert isinstance(sde, AbstractAffineSDE)
+    sde = require_affine(process.sde, "propagate")
     alpha, sigma = float(sde.alpha(grid[0])), float(sde.sigma(grid[0]))
-    x_T = np.full(noise.shape[2:], alpha * MEAN)
-    x_T[1] += np.sqrt(alpha**2 * VARIANCE + sigma**2)
-    x = np.asarray(walk(solver, process, jnp.asarray(x_T), grid, jnp.asarray(noise)))[:, 0]
-    return float(x[0]), float(np.sum((x[1:] - x[0]) ** 2))
+    x_T = np.tile(alpha * np.asarray(MEAN), (noise.shape[2], 1))
+    x_T[1] += np.sqrt(alpha**2 * np.asarray(VARIANCE) + sigma**2)
+    x = np.asarray(walk(solver, process, jnp.asarray(x_T), grid, jnp.asarray(noise)))
+    return x[0], np.sum((x[1:] - x[:1]) ** 2, axis=0)
 
 
 def walk(
@@ -129,40 +202,61 @@ def walk(
     noise: Float[Array, "steps draws batch ..."] | None = None,
 ) -> State:
     """The state at the end of the grid, step by step from Python: one compiled step serves grids of every length."""
-    n, times = len(grid) - 1, jnp.asarray(grid, x.dtype)
-    silence = jnp.zeros((0, *x.shape), x.dtype)
+    n, process = len(grid) - 1, as_arrays(process)  # arrays once, and not anew in each step
+    room = np.append(grid, np.full(max(LONGEST, 2 ** math.ceil(math.log2(n))) - n, grid[-1]))  # one shape for all
+    times, count = jnp.asarray(room, x.dtype), jnp.asarray(n, jnp.int32)
+    drawn = jnp.zeros((0, *x.shape), x.dtype)
     if isinstance(solver, AbstractReverseSolver):
-        inner = inner_times(process, times, solver.inner_fractions())
+        inner = _inner_times(solver, process, jnp.asarray(grid, x.dtype))  # of this grid: `Churn` counts its steps
+        inner = jnp.pad(inner, ((0, len(times) - 1 - n), (0, 0)), mode="edge")
         memory = solver.initial_memory(process, x)
         for i in range(n):
-            drawn = silence if noise is None else noise[i]
-            last, count = jnp.asarray(i == n - 1), jnp.asarray(n, jnp.int32)
-            interval = Interval(times[i], times[i + 1], jnp.asarray(i, jnp.int32), last, drawn, inner[i], count)
-            x, memory = _advance(solver, process, x, interval, memory)
+            drawn = drawn if noise is None else noise[i]
+            x, memory = _advance(solver, process, x, (times, inner, jnp.asarray(i, jnp.int32), count, drawn), memory)
         return x
+    solver = with_root_tolerance(solver, x.dtype)
     state = None
     for i in range(n):
-        drawn = silence if noise is None else noise[i]
-        x, state = _diffrax_step(solver, process, x, -times[i : i + 2], drawn, state)
+        drawn = drawn if noise is None else noise[i]
+        at = (times, jnp.asarray(i, jnp.int32), drawn)
+        state = _diffrax_init(solver, process, x, at) if i == 0 else state
+        x, state = _diffrax_step(solver, process, x, at, state)
     return x
 
 
 @eqx.filter_jit
-def _advance(solver: AbstractReverseSolver, process: AbstractReverseProcess, x: State, interval: Interval, memory: Any):
-    step = solver.advance(process, x, interval, memory)
+def _inner_times(solver: AbstractReverseSolver, process: AbstractReverseProcess, times: Array) -> Array:
+    return solver.inner_times(process, times[:-1], times[1:])
+
+
+@eqx.filter_jit
+def _advance(solver: AbstractReverseSolver, process: AbstractReverseProcess, x: State, at: Any, memory: Any):
+    times, inner, i, count, noise = at
+    step = solver.advance(
+        process, x, Interval(times[i], times[i + 1], i, i == count - 1, noise, inner[i], count), memory
+    )
     return step.x, step.memory
 
 
 @eqx.filter_jit
-def _diffrax_step(solver, process: AbstractReverseProcess, x: State, clock, noise, state):
-    like, path = jax.ShapeDtypeStruct(x.shape, x.dtype), None
-    if process.stochastic:
-        path = GridBrownianPath(StoredNoise(noise[None]), clock, like, levy_area(solver))
-    terms = reverse_terms(solver, process, path)
-    if state is None:
-        state = solver.init(terms, clock[0], clock[1], x, process)
+def _diffrax_init(solver, process: AbstractReverseProcess, x: State, at: Any):
+    terms, clock = _diffrax_terms(solver, process, x, *at)
+    return solver.init(terms, clock[0], clock[1], x, process)
+
+
+@eqx.filter_jit
+def _diffrax_step(solver, process: AbstractReverseProcess, x: State, at: Any, state: Any):
+    terms, clock = _diffrax_terms(solver, process, x, *at)
     x, _, _, state, _ = solver.step(terms, clock[0], clock[1], x, process, state, made_jump=False)
     return x, state
+
+
+def _diffrax_terms(solver, process: AbstractReverseProcess, x: State, times: Array, i: Array, noise: Array):
+    like, path = jax.ShapeDtypeStruct(x.shape, x.dtype), None
+    clock = -jax.lax.dynamic_slice(times, (i,), (2,))
+    if process.stochastic:
+        path = GridBrownianPath(noise=StoredNoise(noise[None]), times=clock, like=like, levy_area=levy_area(solver))
+    return reverse_terms(solver, process, path), clock
 
 
 def draws_of(solver: diffrax.AbstractSolver) -> int:
@@ -173,17 +267,18 @@ def draws_of(solver: diffrax.AbstractSolver) -> int:
 
 
 def _gaussian() -> Gaussian:
-    return Gaussian(jnp.full((1,), MEAN, jnp.float64), jnp.asarray(VARIANCE, jnp.float64))
+    return Gaussian(jnp.asarray(MEAN, jnp.float64), jnp.asarray(VARIANCE, jnp.float64))
 
 
 def _gaussian_flow(sde: AbstractAffineSDE, start: float, end: float) -> tuple[ProbabilityFlow, State, State]:
-    def moments(t: float) -> tuple[float, float]:
+    def moments(t: float) -> tuple[np.ndarray, np.ndarray]:
         alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
-        return alpha * MEAN, float(np.sqrt(alpha**2 * VARIANCE + sigma**2))
+        return alpha * np.asarray(MEAN)[None], np.sqrt(alpha**2 * np.asarray(VARIANCE) + sigma**2)[None]
 
     (mean0, std0), (mean1, std1) = moments(start), moments(end)
-    z = jnp.array([[1.3], [-0.4]])
-    return ProbabilityFlow(sde, _gaussian().score(sde)), mean0 + std0 * z, mean1 + std1 * z
+    z = np.array([[1.3], [-0.4]])
+    x_T, exact = jnp.asarray(mean0 + z * std0), jnp.asarray(mean1 + z * std1)
+    return ProbabilityFlow(sde, _gaussian().score(sde)), x_T, exact
 
 
 def _flow_of(data: Any, sde: AbstractAffineSDE, start: float, end: float) -> tuple[ProbabilityFlow, State, State]:

@@ -1,4 +1,14 @@
-"""Moments of a two-component mixture: every process with every solver, from the exact marginal at t_max."""
+r"""Moments of a two-component mixture at t_min: every process with every solver, from the exact marginal at t_max.
+
+Each solver's step is compiled once, on `OneOf` all processes; the steps are taken from Python. Two numbers of steps, n
+and 2 n, tell the bias of the finer result, to leading order: $B = |m_n - m_{2n}|/(2^p - 1)$ for a method of order p. What is
+allowed is twice that, for the orders that follow (B itself is at most `LARGEST_BIAS`), and the statistical error:
+
+- a deterministic solver starts from the same states as the fine solution by Dopri8, and there is none;
+- a stochastic one has four standard errors of `WALK_BATCH` samples, and B has its own.
+"""
+
+import functools
 
 import diffrax
 import jax
@@ -8,14 +18,126 @@ import pytest
 
 import sdelab
 from sdelab import grids
-from tests.solvers.cases import ADAPTIVE, DETERMINISTIC, IMPLICIT, PROCESSES, STOCHASTIC
+from sdelab.solvers.catalog import DETERMINISTIC as CATALOGUED_DETERMINISTIC
+from sdelab.solvers.catalog import STOCHASTIC as CATALOGUED_STOCHASTIC
+from sdelab.solvers.diffrax_terms import is_per_sample
+from sdelab.solvers.table import claimed_order
+from sdelab.testing.one_of import OneOf
+from sdelab.testing.order import draws_of, walk
+from tests.solvers.cases import ADAPTIVE, IMPLICIT, PROCESSES, STOCHASTIC
 
-BATCH, STEPS = 8192, 300
+BATCH, STEPS = 8192, 300  # of the runs through `sample`
+WALK_BATCH, FLOW_BATCH, FLOW_STEPS, WALK_STEPS = 4096, 512, (80, 160), (100, 200)
+LARGEST_BIAS = 0.1  # of a standard deviation: with more, two step sizes would not tell much
+ROUNDING = 2e-4  # of float32 states over some hundred steps
 
 
 def mixture():
     means = jnp.array([[1.0, 0.5], [-0.8, -0.3]])
     return sdelab.exact.GaussianMixture(means, jnp.array([0.09, 0.16]), jnp.array([0.4, 0.6]))
+
+
+def process_of(name, kind):
+    """The process as one of all: a step that is compiled for it serves the others."""
+    sde = OneOf(tuple(PROCESSES.values()), list(PROCESSES).index(name))
+    return (sdelab.ReverseSDE if kind == "stochastic" else sdelab.ProbabilityFlow)(sde, mixture().score(sde))
+
+
+def moments(x):
+    """Means and covariances, as one array."""
+    x = np.asarray(x, np.float64)
+    return np.concatenate([x.mean(0), np.cov(x.T).ravel()])
+
+
+def scales(sde):
+    std = np.sqrt(np.diag(np.asarray(mixture().diffused(sde, sde.t_min).covariance())))
+    return np.concatenate([std, np.outer(std, std).ravel()])
+
+
+def exact_moments(sde):
+    exact = mixture().diffused(sde, sde.t_min)
+    return np.concatenate([np.asarray(exact.mean()), np.asarray(exact.covariance()).ravel()])
+
+
+@functools.cache
+def standard_errors(name):
+    """Of means and covariances of one sample, in their scales: the exact fourth moments, by a large draw."""
+    sde = PROCESSES[name]
+    z = np.asarray(mixture().diffused(sde, sde.t_min).sample(jax.random.key(99), 20_000), np.float64)
+    z -= z.mean(0)
+    products = (z[:, :, None] * z[:, None, :]).reshape(len(z), -1)
+    return np.concatenate([z.std(0), products.std(0)]) / scales(sde)
+
+
+@functools.cache
+def x_T(name, batch):
+    sde = PROCESSES[name]
+    return mixture().diffused(sde, sde.t_max).sample(jax.random.key(1), batch)
+
+
+@functools.cache
+def grid(name, n):
+    return grids.log_snr(PROCESSES[name], n)
+
+
+@functools.cache
+def fine(name):
+    """The exact flow's moments from `x_T`, by Dopri8, and in closed form up to the draw of `x_T`."""
+    start = x_T(name, FLOW_BATCH)
+    return moments(walk(diffrax.Dopri8(), process_of(name, "deterministic"), start, grid(name, 200)))
+
+
+def check(errors, differences, claimed, allowed):
+    """The finer result's errors in its scales, against what the two step sizes tell, and `allowed`."""
+    bias = np.max(np.abs(differences)) / (2.0 ** (claimed or 1) - 1.0)
+    assert bias <= LARGEST_BIAS, f"the step sizes differ by {bias:.2g}"
+    assert np.all(np.abs(errors) <= 2.0 * bias + allowed), (errors, bias, allowed)
+
+
+OWN_TABLES = ("AncestralDDPM()", "AncestralSMLD()")  # one process each: tests/solvers/test_score_sde_fixtures.py
+ON_EVERY_PROCESS = {name: solver for name, solver in CATALOGUED_STOCHASTIC.items() if name not in OWN_TABLES}
+EXPLICIT = {name: solver for name, solver in CATALOGUED_DETERMINISTIC.items() if not is_per_sample(solver)}
+
+
+@pytest.mark.parametrize("solver", ON_EVERY_PROCESS)
+@pytest.mark.slow
+def test_stochastic(solver):
+    """A Langevin corrector of snr 0.16 has a bias of its own, 1/(1 - snr^2) - 1 = 2.6 % of a variance in equilibrium."""
+    bias = 0.03 if "Corrector" in solver else 0.0
+    solver = ON_EVERY_PROCESS[solver]
+    keys = jax.random.split(jax.random.key(0), 2)
+    noises = [jax.random.normal(k, (n, draws_of(solver), WALK_BATCH, 2)) for k, n in zip(keys, WALK_STEPS, strict=True)]
+    for name, sde in PROCESSES.items():
+        process, start = process_of(name, "stochastic"), x_T(name, WALK_BATCH)
+        coarse, finer = (
+            moments(walk(solver, process, start, grid(name, n), noise)) / scales(sde)
+            for n, noise in zip(WALK_STEPS, noises, strict=True)
+        )
+        error = 4.0 * standard_errors(name) / np.sqrt(WALK_BATCH)
+        check(
+            finer - exact_moments(sde) / scales(sde), coarse - finer, claimed_order(solver, "stochastic"), error + bias
+        )
+
+
+@pytest.mark.parametrize("solver", EXPLICIT)
+@pytest.mark.slow
+def test_deterministic(solver):
+    solver = EXPLICIT[solver]
+    claimed = claimed_order(solver, "deterministic")
+    steps = (200, 400) if claimed == 1 else FLOW_STEPS
+    for name, sde in PROCESSES.items():
+        process, start = process_of(name, "deterministic"), x_T(name, FLOW_BATCH)
+        coarse, finer = (moments(walk(solver, process, start, grid(name, n))) / scales(sde) for n in steps)
+        check(finer - fine(name) / scales(sde), coarse - finer, claimed, ROUNDING)
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.slow
+def test_the_fine_flow_carries_the_mixture(name):
+    """Dopri8 from draws of the marginal at t_max ends in draws of that at t_min, to four standard errors."""
+    sde = PROCESSES[name]
+    errors = (fine(name) - exact_moments(sde)) / scales(sde)
+    assert np.all(np.abs(errors) <= 4.0 * standard_errors(name) / np.sqrt(FLOW_BATCH))
 
 
 def check_moments(x, sde, bias):
@@ -30,31 +152,6 @@ def check_moments(x, sde, bias):
     error = np.sqrt(np.var(z[:, :, None] * z[:, None, :], axis=0) / len(x))
     scale = np.outer(std, std)
     assert np.all(np.abs(np.cov(x.T) - covariance) <= 4 * error + bias * scale), np.cov(x.T) / covariance
-
-
-@pytest.mark.parametrize("solver", STOCHASTIC)
-@pytest.mark.parametrize("name", PROCESSES)
-@pytest.mark.slow
-def test_stochastic(name, solver):
-    sde = PROCESSES[name]
-    process = sdelab.ReverseSDE(sde, mixture().score(sde))
-    x_T = mixture().diffused(sde, sde.t_max).sample(jax.random.key(1), BATCH)
-    x = sdelab.sample(jax.random.key(0), process, x_T, solver=STOCHASTIC[solver], grid=grids.log_snr(sde, STEPS))
-    # order 1 in 300 steps of log-SNR; Langevin steps of snr 0.1 inflate the variance by 1 / (1 - 0.01)
-    check_moments(x, sde, bias=0.03)
-
-
-@pytest.mark.parametrize("solver", DETERMINISTIC)
-@pytest.mark.parametrize("name", PROCESSES)
-@pytest.mark.slow
-def test_deterministic(name, solver):
-    sde = PROCESSES[name]
-    flow = sdelab.ProbabilityFlow(sde, mixture().score(sde))
-    x_T = mixture().diffused(sde, sde.t_max).sample(jax.random.key(1), BATCH)
-    first_order = solver == "diffrax.Euler"  # 8 % of bias in 300 steps on VE, which falls as 1/n
-    grid = grids.log_snr(sde, 5 * STEPS if first_order else STEPS)
-    x = sdelab.sample(None, flow, x_T, solver=DETERMINISTIC[solver], grid=grid)
-    check_moments(x, sde, bias=0.02 if first_order else 0.002)
 
 
 @pytest.mark.parametrize("solver", ADAPTIVE)
