@@ -34,7 +34,9 @@ def cases(steps: int, apply: Callable[..., Any], params: Any, x_T: jax.Array) ->
     grid = grids.uniform(SDE, steps, t_min=0.02)
     ours = dict(solver=solvers.Heun(), grid=grid)
     theirs = dict(solver=diffrax.Heun(), grid=grid)
-    adaptive: dict[str, Any] = dict(solver=diffrax.Heun(), rtol=1e-3, grid=[1.0, 0.02], error_control=Joint(), max_steps=1024)
+    adaptive: dict[str, Any] = dict(
+        solver=diffrax.Heun(), rtol=1e-3, grid=[1.0, 0.02], error_control=Joint(), max_steps=1024
+    )
     default, every = diffrax.RecursiveCheckpointAdjoint(), diffrax.RecursiveCheckpointAdjoint(checkpoints=steps)
     info = sdelab.sample_with_info(None, flow(apply, params), x_T, **adaptive)[1]
     replay = ReplayAcceptedSteps(steps=int(info.accepted[0]))
