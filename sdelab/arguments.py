@@ -119,14 +119,15 @@ def plan_steps(
     if not isinstance(solver, diffrax.AbstractSolver):
         raise TypeError(f"solver = {solver!r} is not a solver; accepted: one of sdelab.solvers, or a diffrax solver.")
     own = isinstance(solver, AbstractReverseSolver)
-    if grid is None and rtol is None and atol is None and not own and not process.stochastic and is_adaptive(solver):
+    adaptive = not own and is_adaptive(solver, stochastic=process.stochastic)
+    if grid is None and rtol is None and atol is None and not process.stochastic and adaptive:
         rtol = DEFAULT_TOLERANCE
     if rtol is None and atol is None:
         chosen = grids.uniform(process.sde, DEFAULT_STEPS) if grid is None else grid
         return grids.check_grid(chosen, process.sde), None
     ends = np.array([process.sde.t_max, process.sde.t_min]) if grid is None else grid
     times = grids.check_grid(ends, process.sde)
-    if own or not is_adaptive(solver) or (process.stochastic and not isinstance(solver, diffrax.AbstractSRK)):
+    if not adaptive:
         raise ValueError(
             f"rtol = {rtol}, atol = {atol}: {type(solver).__name__} has no error estimate of a "
             f"{type(process).__name__} and takes a grid. Adaptive: "

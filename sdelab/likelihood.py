@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, Integer, Key
 
 from sdelab import grids
 from sdelab._broadcast import event_size
+from sdelab._callable import with_arguments_of
 from sdelab._checks import check_count, check_increasing, check_instance
 from sdelab._typing import PRNGKeys, State
 from sdelab.arguments import (
@@ -59,11 +60,6 @@ class LikelihoodInfo(eqx.Module):
     standard_error: Float[Array, " batch"]
     evaluations: Int[Array, " batch"] | None
     result: Any
-
-
-def log_prob(process: ProbabilityFlow, x: State, **arguments: Any) -> Float[Array, " batch"]:
-    """Log-density at the end of sampling in nats, shape `(batch,)`: `log_prob_with_info`, without the information."""
-    return log_prob_with_info(process, x, **arguments)[0]
 
 
 def log_prob_with_info(
@@ -111,6 +107,12 @@ def log_prob_with_info(
     spread = jnp.std(change, axis=0, ddof=1) / np.sqrt(count) if count > 1 else jnp.full(x.shape[:1], jnp.nan, x.dtype)
     error = jnp.zeros(x.shape[:1], x.dtype) if divergence.exact else spread
     return value, LikelihoodInfo(latent, error, stats["evaluations"], stats["result"])
+
+
+@with_arguments_of(log_prob_with_info)
+def log_prob(*args: Any, **kwargs: Any) -> Float[Array, " batch"]:
+    """Log-density at the end of sampling in nats, shape `(batch,)`: `log_prob_with_info`, without the information."""
+    return log_prob_with_info(*args, **kwargs)[0]
 
 
 class AbstractDrawAverage(eqx.Module):

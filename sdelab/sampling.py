@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from sdelab import grids
+from sdelab._callable import with_arguments_of
 from sdelab._checks import check_count
 from sdelab._typing import PRNGKeys, State
 from sdelab.adjoint import ReplayAcceptedSteps as ReplayAcceptedSteps
@@ -75,13 +76,6 @@ class _Plan(eqx.Module):
         return dataclasses.replace(self, solver=as_arrays(self.solver))
 
 
-def sample(
-    key: Key[Array, "..."] | None, process: AbstractReverseProcess, shape_or_x_T: Any, **arguments: Any
-) -> State:
-    """Draws samples: `sample_with_info`, with the same arguments, without the information."""
-    return sample_with_info(key, process, shape_or_x_T, **arguments)[0]
-
-
 def sample_with_info(
     key: Key[Array, "..."] | None,
     process: AbstractReverseProcess,
@@ -126,6 +120,12 @@ def sample_with_info(
     x, solution = _solve(key, process, start, times, noise, plan, throw=throw)
     evaluations = _evaluations(solution, plan, len(times) - 1)
     return x, SampleInfo(evaluations, solution.accepted, solution.rejected, solution.result)
+
+
+@with_arguments_of(sample_with_info)
+def sample(*args: Any, **kwargs: Any) -> State:
+    """Draws samples: `sample_with_info`, with the same arguments, without the information."""
+    return sample_with_info(*args, **kwargs)[0]
 
 
 def trajectory(
@@ -218,7 +218,7 @@ def decode(
     solver = diffrax.Tsit5() if solver is None else solver
     check_forward_solver(solver, process)
     rtol = _round_trip_rtol(solver, grid, rtol, atol)
-    steps = dict(grid=grid, rtol=rtol, atol=atol, error_control=error_control, max_steps=max_steps)
+    steps: dict[str, Any] = dict(grid=grid, rtol=rtol, atol=atol, error_control=error_control, max_steps=max_steps)
     return sample(None, process, z, solver=solver, adjoint=adjoint, **steps)
 
 
@@ -226,7 +226,7 @@ def _round_trip_rtol(
     solver: diffrax.AbstractSolver, grid: grids.GridLike | None, rtol: float | None, atol: float | None
 ) -> float | None:
     unasked = grid is None and rtol is None and atol is None
-    return ROUND_TRIP_TOLERANCE if unasked and is_adaptive(solver) else rtol
+    return ROUND_TRIP_TOLERANCE if unasked and is_adaptive(solver, stochastic=False) else rtol
 
 
 def _solve(

@@ -104,13 +104,11 @@ def is_per_sample(solver: diffrax.AbstractSolver) -> bool:
     return is_implicit(solver) or isinstance(unwrap(solver), diffrax.ItoMilstein)
 
 
-def is_adaptive(solver: diffrax.AbstractSolver) -> bool:
-    """Whether the solver estimates its local error."""
-    if isinstance(solver, diffrax.HalfSolver):
-        return True
-    if isinstance(solver, diffrax.AbstractSRK):
-        return solver.tableau.b_error is not None
-    return isinstance(solver, diffrax.AbstractAdaptiveSolver)
+def is_adaptive(solver: diffrax.AbstractSolver, *, stochastic: bool) -> bool:
+    """Whether the solver estimates its local error: on a reverse SDE only some stochastic Runge-Kutta methods do."""
+    if stochastic or isinstance(solver, diffrax.AbstractSRK):
+        return stochastic and isinstance(solver, diffrax.AbstractSRK) and solver.tableau.b_error is not None
+    return isinstance(solver, (diffrax.HalfSolver, diffrax.AbstractAdaptiveSolver))
 
 
 def unwrap(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:

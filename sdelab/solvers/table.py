@@ -95,7 +95,9 @@ def _rows() -> Iterator[Row]:
             orders = measured.get(name, {}).values()
             lowest = min(orders) if orders else None
             step, start = _evaluations(solver)
-            yield Row(name, kind, claimed_order(solver, kind), lowest, step, start, _needs(solver), _adaptive(solver))
+            yield Row(
+                name, kind, claimed_order(solver, kind), lowest, step, start, _needs(solver), _adaptive(solver, kind)
+            )
 
 
 @functools.cache
@@ -115,8 +117,8 @@ def _evaluations(solver: diffrax.AbstractSolver) -> tuple[int, int] | tuple[None
     return (None, None) if known is None else (known.per_step, known.once)
 
 
-def _adaptive(solver: diffrax.AbstractSolver) -> bool:
-    return not isinstance(solver, AbstractReverseSolver) and is_adaptive(solver)
+def _adaptive(solver: diffrax.AbstractSolver, kind: str) -> bool:
+    return not isinstance(solver, AbstractReverseSolver) and is_adaptive(solver, stochastic=kind == "stochastic")
 
 
 def _needs(solver: diffrax.AbstractSolver) -> str:

@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -7,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from sdelab._broadcast import expand_right
 from sdelab._typing import Scalar, State, Time
 from sdelab.sde import AbstractAffineSDE
 
@@ -30,7 +30,8 @@ class OneOf(AbstractAffineSDE):
         self.t_max = max(sde.t_max for sde in processes)
 
     def drift(self, x: State, t: Time) -> State:
-        return self._chosen(lambda sde, x, t: sde.drift(x, jnp.minimum(t, sde.t_max)), x, t)
+        rate = self._of_time(lambda sde, t: sde.drift(jnp.ones_like(t), jnp.minimum(t, sde.t_max)), t)  # linear in x
+        return expand_right(rate, x) * x
 
     def diffusion(self, t: Time) -> Float[Array, "..."]:
         return self._of_time(lambda sde, t: sde.diffusion(jnp.minimum(t, sde.t_max)), t)
@@ -45,14 +46,14 @@ class OneOf(AbstractAffineSDE):
         return self._of_time(lambda sde, t: sde.log_snr(jnp.minimum(t, sde.t_max)), t)
 
     def log_snr_inverse(self, log_snr: Float[Array, "..."] | float) -> Float[Array, "..."]:
-        return self._of_time(lambda sde, value: sde.log_snr_inverse(value), log_snr)
+        value = jnp.asarray(log_snr, jnp.result_type(log_snr, float))
+        return jax.lax.switch(self.index, [lambda v, sde=sde: sde.log_snr_inverse(v) for sde in self.processes], value)
 
     def prior_std(self) -> Scalar:
         return self._of_time(lambda sde, t: jnp.asarray(sde.prior_std(), t.dtype), 0.0)
 
     def _of_time(self, method: Callable[[AbstractAffineSDE, Array], Any], t: Any) -> Array:
+        """All of them, and one is taken: cheaper to compile than branches, and no more than a few numbers."""
         t = jnp.asarray(t, jnp.result_type(t, float))
-        return self._chosen(lambda sde, t: jnp.broadcast_to(jnp.asarray(method(sde, t), t.dtype), t.shape), t)
-
-    def _chosen(self, method: Callable[..., Any], *arguments: Any) -> Any:
-        return jax.lax.switch(self.index, [partial(method, sde) for sde in self.processes], *arguments)
+        values = [jnp.broadcast_to(jnp.asarray(method(sde, t), t.dtype), t.shape) for sde in self.processes]
+        return jnp.stack(values)[self.index]
