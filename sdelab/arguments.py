@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sdelab import grids
-from sdelab._checks import check_positive, is_concrete
+from sdelab._checks import check_positive
 from sdelab._typing import State
 from sdelab.reverse import AbstractReverseProcess
-from sdelab.sde import AbstractAffineSDE, AbstractSDE
+from sdelab.sde import AbstractSDE
 from sdelab.solvers.base import AbstractReverseSolver
 from sdelab.solvers.diffrax_terms import is_adaptive
 
@@ -88,15 +88,6 @@ def check_starts_at_prior(times: grids.Grid, sde: AbstractSDE, otherwise: str) -
         )
 
 
-def ends_at_data(sde: AbstractSDE, end: float) -> bool:
-    """Whether sigma = 0 at the end of the grid. It is a matter of structure, so traced numbers stand aside for 1."""
-    if end > 0 or not isinstance(sde, AbstractAffineSDE):
-        return False
-    plain = jax.tree.map(lambda leaf: leaf if is_concrete(leaf) else 1.0, sde)
-    with jax.ensure_compile_time_eval():
-        return float(jnp.max(plain.sigma(0.0))) == 0.0
-
-
 def as_arrays(tree: T) -> T:
     """Python numbers become arrays, weakly typed: a new value is then no reason to compile again."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, tree)
@@ -131,8 +122,8 @@ def plan_steps(
         raise ValueError(
             f"rtol = {rtol}, atol = {atol}: {type(solver).__name__} has no error estimate of a "
             f"{type(process).__name__} and takes a grid. Adaptive: "
-            "diffrax's Heun, Midpoint, Ralston, Bosh3, Tsit5, Dopri5, Dopri8, Kvaerno3/4/5, ImplicitEuler on a "
-            "probability flow; ShARK, SRA1, SPaRK on a reverse SDE."
+            "diffrax's Heun, Midpoint, Ralston, Bosh3, Tsit5, Dopri5, Dopri8, Kvaerno3/4/5, KenCarp3/4/5, "
+            "ImplicitEuler and HalfSolver on a probability flow; ShARK, SRA1, SPaRK on a reverse SDE."
         )
     given = [tolerance for tolerance in (rtol, atol) if tolerance is not None]
     relative, absolute = given[0], given[-1]

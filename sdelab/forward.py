@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key
 from sdelab import grids
 from sdelab._checks import check_count, check_instance
 from sdelab._typing import State
+from sdelab.adjoint import ReplayAcceptedSteps, check_replay
 from sdelab.arguments import as_arrays, as_clock
 from sdelab.divergence import AbstractDivergence
 from sdelab.integration import FIRST_STEP, Joint, PerSample, check_success, total_evaluations, with_root_tolerance
@@ -91,6 +92,7 @@ def solve_forwards(
 ) -> tuple[State, Float[Array, "estimates batch"] | None, dict[str, Any]]:
     solution = _integrate(as_arrays(process), x, key, plan, divergence)
     stats = solution[2]
+    check_replay(plan.adjoint, stats["accepted"])
     check_success(stats["success"], stats["result"], stats["steps"], plan.max_steps)
     return solution
 
@@ -143,12 +145,16 @@ def _integrate_system(
     )
     latent, change = cast(tuple[Array, Any], solution.ys)
     success = diffrax.is_successful(solution.result)
-    stats = {"steps": solution.stats["num_steps"], "success": success, "result": solution.result}
+    counts = {"steps": solution.stats["num_steps"], "accepted": solution.stats["num_accepted_steps"]}
+    stats = {**counts, "success": success, "result": solution.result}
     return latent[0], None if change is None else change[0], stats
 
 
 def _with_evaluations(stats: dict[str, Any], plan: ForwardPlan) -> dict[str, Any]:
-    return {**stats, "evaluations": total_evaluations(cost(plan.solver), stats["steps"], 0)}
+    evaluations = total_evaluations(cost(plan.solver), stats["steps"], 0)
+    if evaluations is not None and isinstance(plan.adjoint, ReplayAcceptedSteps) and plan.controller is not None:
+        evaluations = evaluations + cast(Array, total_evaluations(cost(plan.solver), stats["accepted"], 0))
+    return {**stats, "evaluations": evaluations}
 
 
 def _flow(t: Any, state: Any, args: Any) -> Any:

@@ -21,6 +21,7 @@ from sdelab._broadcast import event_size
 from sdelab._callable import with_arguments_of
 from sdelab._checks import check_count, check_increasing, check_instance
 from sdelab._typing import PRNGKeys, State
+from sdelab.adjoint import check_adjoint
 from sdelab.arguments import (
     as_arrays,
     as_clock,
@@ -96,6 +97,7 @@ def log_prob_with_info(
         raise ValueError(f"key = None is not accepted with divergence = {divergence!r}, which draws probes.")
     solver = diffrax.Tsit5() if solver is None else solver
     check_forward_solver(solver, process)
+    check_adjoint(adjoint, solver, process)
     times, controller = plan_steps(process, solver, grid, rtol, atol, x.dtype)
     if terminal is None:
         check_starts_at_prior(times, process.sde, "the log-density there as terminal")
@@ -200,8 +202,8 @@ def bits_per_dim(
 
     `grey`: integers of shape `(images, *event)`, each counted, whatever the batch size; `process.condition`, if any, has
     one entry per image. `draws`: dequantisations (and noisy copies) per image, combined by `average`, `MeanOfDraws()`
-    or `LogMeanExp()`. `arguments` as in `log_prob`. Image i draws from `fold_in(key, i)`. Errors: values outside the
-    levels; a residual for a process without a kernel.
+    or `LogMeanExp()`. `arguments` as in `log_prob`. Draw k of image i takes the key `fold_in(fold_in(key, k), i)`.
+    Errors: values outside the levels; a residual for a process without a kernel.
     """
     check_flow(process, "bits_per_dim")
     check_instance(AbstractResidual, residual=residual)
@@ -210,7 +212,9 @@ def bits_per_dim(
     grey = np.asarray(grey)
     check_count(draws=draws, batch_size=batch_size)
     _check_grey(grey, levels, low, high)
-    arguments = {"rtol": 1e-5, "atol": 1e-5, "grid": np.array([process.sde.t_max, t_min]), **arguments}
+    if arguments.get("grid") is None:
+        arguments["grid"] = np.array([process.sde.t_max, t_min])
+    arguments = {"rtol": 1e-5, "atol": 1e-5, **arguments}
     n, nats = len(grey), np.zeros((2, draws, len(grey)))
     for draw in range(draws):
         keys = sample_keys(jax.random.fold_in(key, draw), n)

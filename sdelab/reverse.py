@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractClassVar, AbstractVar
 from jaxtyping import Array, Float
@@ -143,3 +144,12 @@ def require_affine(sde: AbstractSDE, user: str) -> AbstractAffineSDE:
             f"{type(sde).__name__} gives drift and diffusion only."
         )
     return sde
+
+
+def ends_at_data(sde: AbstractSDE, end: float) -> bool:
+    """Whether sigma = 0 at the end of the grid. It is a matter of structure, so traced numbers stand aside for 1."""
+    if end > 0 or not isinstance(sde, AbstractAffineSDE):
+        return False
+    plain = jax.tree.map(lambda leaf: leaf if is_concrete(leaf) else 1.0, sde)
+    with jax.ensure_compile_time_eval():
+        return float(jnp.max(plain.sigma(0.0))) == 0.0

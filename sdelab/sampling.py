@@ -21,7 +21,6 @@ from sdelab.arguments import (
     check_start,
     check_starts_at_prior,
     check_states,
-    ends_at_data,
     plan_steps,
 )
 from sdelab.forward import check_flow, check_forward_solver, integrate_forwards
@@ -34,7 +33,7 @@ from sdelab.integration import (
     solve_on_grid,
     total_evaluations,
 )
-from sdelab.reverse import AbstractReverseProcess, ProbabilityFlow
+from sdelab.reverse import AbstractReverseProcess, ProbabilityFlow, ends_at_data
 from sdelab.solvers.base import AbstractReverseSolver
 from sdelab.solvers.diffrax_terms import check_diffrax_solver, check_diffrax_steps, cost, is_adaptive, is_per_sample
 from sdelab.solvers.finish import AbstractFinish, NoFinish
@@ -118,7 +117,7 @@ def sample_with_info(
     to_data = ends_at_data(process.sde, float(times[-1]))
     plan = _Plan(solver, finish, controller, error_control, adjoint, diffrax.SaveAt(t1=True), max_steps, to_data)
     x, solution = _solve(key, process, start, times, noise, plan, throw=throw)
-    evaluations = _evaluations(solution, plan, len(times) - 1)
+    evaluations = _evaluations(process, solution, plan, len(times) - 1)
     return x, SampleInfo(evaluations, solution.accepted, solution.rejected, solution.result)
 
 
@@ -316,8 +315,10 @@ def _may_fail(plan: _Plan) -> bool:
     return plan.controller is not None or is_per_sample(plan.solver)
 
 
-def _evaluations(solution: Solution, plan: _Plan, steps: int) -> Int[Array, " batch"] | None:
-    finish = plan.finish.evaluations(plan.to_data)
+def _evaluations(
+    process: AbstractReverseProcess, solution: Solution, plan: _Plan, steps: int
+) -> Int[Array, " batch"] | None:
+    finish = plan.finish.evaluations(process, plan.to_data)
     if isinstance(plan.solver, AbstractReverseSolver):
         return jnp.full_like(solution.accepted, plan.solver.evaluations(steps, plan.to_data) + finish)
     first = total_evaluations(cost(plan.solver), solution.accepted + solution.rejected, finish)

@@ -86,3 +86,11 @@ def test_the_gradient_of_hutch_plus_plus_is_unbiased_in_the_scale_of_the_field()
 
         slope = np.asarray(jax.jacfwd(traces)(1.3))
         assert abs(slope.mean() - np.trace(matrix)) < 4.5 * slope.std() / np.sqrt(draws)
+
+
+def test_an_adjoint_without_a_meaning_is_refused():
+    """An ImplicitAdjoint would give a gradient of zero without a word."""
+    sde = sdelab.VP()
+    flow = sdelab.ProbabilityFlow(sde, sdelab.exact.Gaussian(jnp.zeros(1), jnp.asarray(0.5)).score(sde))
+    with pytest.raises(TypeError, match="ImplicitAdjoint"):
+        sdelab.log_prob(flow, jnp.ones((1, 1)), adjoint=diffrax.ImplicitAdjoint())

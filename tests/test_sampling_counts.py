@@ -154,3 +154,26 @@ def test_implicit_solvers_do_not_guess_their_cost():
     traced = jax.eval_shape(info, jnp.ones((2, 2)))
     assert traced.evaluations is None
     assert traced.accepted.shape == (2,)
+
+
+@pytest.mark.parametrize(("sde", "expected"), [(sdelab.VP(), 1), (sdelab.VE(), 2)])
+def test_a_noiseless_step_costs_what_its_predictor_does(sde, expected):
+    """To t = 0: where sigma(0) = 0 Heun evaluates once, under VE as published, where it is sigma_min, twice."""
+    calls, mixture = [], sdelab.exact.GaussianMixture(jnp.array([[-1.0], [1.0]]), 0.1)
+    exact = mixture.score(sde)
+
+    def score(x, t):
+        jax.debug.callback(lambda: calls.append(1))
+        return exact(x, t)
+
+    finish = solvers.NoiselessStep(solvers.Heun())
+    _, info = sdelab.sample_with_info(
+        jax.random.key(0),
+        sdelab.ProbabilityFlow(sde, score),
+        (1, 1),
+        solver=solvers.DDIM(),
+        grid=grids.uniform(sde, 3),
+        finish=finish,
+    )
+    jax.effects_barrier()
+    assert int(info.evaluations[0]) == len(calls) == 3 + expected

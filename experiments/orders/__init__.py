@@ -1,0 +1,1 @@
+"""Which order does each solver have?"""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from sdelab._checks import check_instance
 from sdelab._typing import State, Time
-from sdelab.reverse import AbstractReverseProcess, ReverseSDE
+from sdelab.reverse import AbstractReverseProcess, ReverseSDE, ends_at_data
 from sdelab.solvers.base import AbstractReverseSolver, Interval
 
 
@@ -19,7 +19,7 @@ class AbstractFinish(eqx.Module):
         """The finished samples. `x_mean` is the last step's mean, None for solvers that have none."""
 
     @abc.abstractmethod
-    def evaluations(self, to_data: bool) -> int:
+    def evaluations(self, process: AbstractReverseProcess, to_data: bool) -> int:
         """How often the score is evaluated."""
 
 
@@ -29,7 +29,7 @@ class NoFinish(AbstractFinish):
     def apply(self, process: AbstractReverseProcess, x: State, x_mean: State | None, end: Time, to_data: bool) -> State:
         return x
 
-    def evaluations(self, to_data: bool) -> int:
+    def evaluations(self, process: AbstractReverseProcess, to_data: bool) -> int:
         return 0
 
 
@@ -42,7 +42,7 @@ class Tweedie(AbstractFinish):
     def apply(self, process: AbstractReverseProcess, x: State, x_mean: State | None, end: Time, to_data: bool) -> State:
         return x if to_data else process.denoise(x, end)
 
-    def evaluations(self, to_data: bool) -> int:
+    def evaluations(self, process: AbstractReverseProcess, to_data: bool) -> int:
         return 0 if to_data else 1
 
 
@@ -57,12 +57,12 @@ class NoiselessPredictor(AbstractFinish):
             )
         return x_mean
 
-    def evaluations(self, to_data: bool) -> int:
+    def evaluations(self, process: AbstractReverseProcess, to_data: bool) -> int:
         return 0
 
 
 class NoiselessStep(AbstractFinish):
-    """One more step of a predictor, from the grid's end to t = 0, of which the mean is kept; one evaluation.
+    """One more step of a predictor, from the grid's end to t = 0, of which the mean is kept; the predictor's evaluations.
 
     After a probability flow, a stochastic predictor takes its step on the reverse SDE.
     `NoiselessStep(ReverseDiffusion(DDPM(1000)))` is what score_sde does after its probability flow sampler.
@@ -85,5 +85,5 @@ class NoiselessStep(AbstractFinish):
         interval = Interval(t0, t1, jnp.zeros((), jnp.int32), jnp.ones((), bool), silence, inner)
         return self.predictor.advance(process, x, interval, self.predictor.initial_memory(process, x)).x_mean
 
-    def evaluations(self, to_data: bool) -> int:
-        return 0 if to_data else self.predictor.evaluations(1, to_data=True)
+    def evaluations(self, process: AbstractReverseProcess, to_data: bool) -> int:
+        return 0 if to_data else self.predictor.evaluations(1, ends_at_data(process.sde, 0.0))
