@@ -18,7 +18,7 @@ from sdelab.adjoint import ReplayAcceptedSteps, check_replay
 from sdelab.arguments import as_arrays, as_clock
 from sdelab.divergence import AbstractDivergence
 from sdelab.integration import FIRST_STEP, Joint, PerSample, check_success, total_evaluations, with_root_tolerance
-from sdelab.reverse import AbstractReverseProcess, ProbabilityFlow
+from sdelab.reverse import AbstractReverseProcess, ProbabilityFlow, ends_at_data
 from sdelab.solvers.base import AbstractReverseSolver
 from sdelab.solvers.diffrax_terms import IMEX, check_diffrax_solver, cost, is_per_sample
 from sdelab.solvers.noise import sample_keys
@@ -39,6 +39,14 @@ def check_forward_solver(solver: diffrax.AbstractSolver, process: ProbabilityFlo
             f"solver = {solver!r} is not accepted here; accepted: diffrax's ODE solvers, such as Tsit5, Dopri8, Kvaerno5."
         )
     check_diffrax_solver(solver, process)
+
+
+def check_starts_above_data(process: ProbabilityFlow, times: grids.Grid) -> None:
+    """The flow runs from the last of the decreasing `times`. Errors: there sigma = 0, and noise/sigma is not a number."""
+    if ends_at_data(process.sde, float(times[-1])):
+        raise ValueError(
+            f"grid ends at t = {times[-1]}, where sigma = 0 and the score is not defined; accepted: t > 0."
+        )
 
 
 class ForwardPlan(eqx.Module):

@@ -43,7 +43,7 @@ from sdelab.divergence import FixedProbes as FixedProbes
 from sdelab.divergence import GaussianHutchinson as GaussianHutchinson
 from sdelab.divergence import Hutchinson as Hutchinson
 from sdelab.divergence import HutchPlusPlus as HutchPlusPlus
-from sdelab.forward import ForwardPlan, check_forward_solver, solve_forwards
+from sdelab.forward import ForwardPlan, check_forward_solver, check_starts_above_data, solve_forwards
 from sdelab.forward import check_flow as check_flow
 from sdelab.forward import integrate_forwards as integrate_forwards
 from sdelab.integration import Joint, PerSample
@@ -87,7 +87,7 @@ def log_prob_with_info(
     diffrax's, for gradients with respect to `x` and whatever numbers the process holds (its condition, the network's
     parameters, the SDE's); `diffrax.BacksolveAdjoint()` with tolerances only.
     The process's condition holds for the likelihood too. Errors: a process that is not a probability flow, a random
-    divergence without a key, a solve that exhausts its steps.
+    divergence without a key, a grid that ends where sigma = 0, a solve that exhausts its steps.
     """
     check_flow(process, "log_prob")
     check_instance(AbstractDivergence, divergence=divergence)
@@ -99,6 +99,7 @@ def log_prob_with_info(
     check_forward_solver(solver, process)
     check_adjoint(adjoint, solver, process)
     times, controller = plan_steps(process, solver, grid, rtol, atol, x.dtype)
+    check_starts_above_data(process, times)
     if terminal is None:
         check_starts_at_prior(times, process.sde, "the log-density there as terminal")
     plan = ForwardPlan(as_clock(times[::-1].copy(), x.dtype), solver, controller, error_control, adjoint, max_steps)

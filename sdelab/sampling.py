@@ -23,7 +23,7 @@ from sdelab.arguments import (
     check_states,
     plan_steps,
 )
-from sdelab.forward import check_flow, check_forward_solver, integrate_forwards
+from sdelab.forward import check_flow, check_forward_solver, check_starts_above_data, integrate_forwards
 from sdelab.integration import (
     Joint,
     PerSample,
@@ -187,10 +187,7 @@ def encode(
     check_adjoint(adjoint, solver, process)
     rtol = _round_trip_rtol(solver, grid, rtol, atol)
     times, controller = plan_steps(process, solver, grid, rtol, atol, x0.dtype)
-    if ends_at_data(process.sde, float(times[-1])):
-        raise ValueError(
-            f"grid ends at t = {times[-1]}, where sigma = 0 and the score is not defined; accepted: t > 0."
-        )
+    check_starts_above_data(process, times)
     return integrate_forwards(
         process, x0, times, solver, controller, max_steps, error_control=error_control, adjoint=adjoint
     )

@@ -154,6 +154,8 @@ def test_errors_of_arguments():
             call(flow, x, solver=sdelab.solvers.Heun(), grid=[1.0, 0.1])
         with pytest.raises(ValueError, match="leading axis must be the batch"):
             call(flow.given(jnp.zeros(3)), x)
+        with pytest.raises(ValueError, match=r"grid ends at t = 0\.0, where sigma = 0"):
+            call(flow, x, grid=[1.0, 0.5, 0.0])
     with pytest.raises(TypeError, match="divergence = 'exact'"):
         sdelab.log_prob(flow, x, divergence="exact")
     with pytest.raises(TypeError, match=r"jax\.random\.key"):
