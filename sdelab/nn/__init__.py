@@ -12,6 +12,7 @@ from sdelab.nn.functional import as_function as as_function
 from sdelab.nn.log_variance import LogVariance as LogVariance
 from sdelab.nn.magnitude_preserving import normalize_weights as normalize_weights
 from sdelab.nn.mlp import MLP as MLP
+from sdelab.nn.ncsnpp import NCSNpp as NCSNpp
 from sdelab.nn.positions import NoPositions as NoPositions
 from sdelab.nn.positions import RotaryPositions as RotaryPositions
 from sdelab.nn.positions import SinCosPositions as SinCosPositions

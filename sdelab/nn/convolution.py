@@ -49,7 +49,8 @@ class Conv(nnx.Module):
     """Convolution with a kernel of `size` along each of `dims` spatial axes, and a bias.
 
     Arguments: `padding`, for each spatial axis the zeros before and after; by default what keeps the shape at stride 1.
-    DDPM pads its strided convolutions with `((0, 1), (0, 1))`. `kernel_init` takes the shape `(*size, in, out)`.
+    DDPM pads its strided convolutions with `((0, 1), (0, 1))`. `kernel_init` takes the shape `(*size, in, out)`,
+    `bias_init` takes `(out,)`.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Conv(nnx.Module):
         stride: int = 1,
         padding: Padding | None = None,
         kernel_init: nnx.Initializer | None = None,
+        bias_init: nnx.Initializer = nnx.initializers.zeros_init(),
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -72,7 +74,7 @@ class Conv(nnx.Module):
         self.padding = same(size, dims) if padding is None else tuple(padding)
         init = uniform_fan_avg() if kernel_init is None else kernel_init
         self.kernel = nnx.Param(init(rngs.params(), (size,) * dims + (in_channels, out_channels), param_dtype))
-        self.bias = nnx.Param(jnp.zeros((out_channels,), param_dtype))
+        self.bias = nnx.Param(bias_init(rngs.params(), (out_channels,), param_dtype))
 
     def __call__(self, x: Float[Array, "batch *space channels"]) -> Float[Array, "batch *smaller out"]:
         kernel = self.kernel[...].astype(self.dtype)

@@ -36,7 +36,7 @@ class GaussianFourier(nnx.Module):
     Arguments: `width`, an even number; `scale` > 0, in cycles per unit of c.
     """
 
-    def __init__(self, width: int, scale: float = 16.0, *, param_dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, width: int, scale: float | int = 16.0, *, param_dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         check_count(width=width)
         check_positive(scale=scale)
         if width % 2:
