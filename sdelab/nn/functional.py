@@ -6,24 +6,20 @@ import jax
 from flax import nnx
 from jaxtyping import Array
 
-from sdelab._typing import PRNGKeys, State
-
 
 class Apply:
-    """The pure function `(params, x, c_noise, condition=None, keys=None) -> out` of a module's structure.
+    """The pure function `(params, *arguments) -> out` of a module's structure: the module's call with these parameters.
 
-    Two of them are equal, and hash equally, when the modules have the same structure and settings: what is compiled
-    for one serves the other.
+    Of a network it is `(params, x, c_noise, condition=None, keys=None) -> out`. Two of them are equal, and hash
+    equally, when the modules have the same structure and settings: what is compiled for one serves the other.
     """
 
     def __init__(self, graphdef: nnx.GraphDef[Any]):
         self._graphdef = graphdef
         self._hash = hash(graphdef)  # once: every call of a jitted function asks for it
 
-    def __call__(
-        self, params: dict[str, Any], x: State, c_noise: Array, condition: Any = None, keys: PRNGKeys | None = None
-    ) -> State:
-        return nnx.merge(self._graphdef, params)(x, c_noise, condition, keys)
+    def __call__(self, params: dict[str, Any], *arguments: Any, **named: Any) -> Array:
+        return nnx.merge(self._graphdef, params)(*arguments, **named)
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Apply) and self._graphdef == other._graphdef)

@@ -1,0 +1,206 @@
+"""EDM2's network, and the sizes it was published in."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from sdelab._checks import check_count
+from sdelab._typing import PRNGKeys
+from sdelab.nn.convolution import check_dims
+from sdelab.nn.edm2_blocks import DecoderBlock, EncoderBlock
+from sdelab.nn.label_dropout import check_label_dropout, drop_labels
+from sdelab.nn.layers import check_labels, check_rate, label_rows
+from sdelab.nn.magnitude_preserving import MPConv, MPFourier, mp_cat, mp_silu, mp_sum
+from sdelab.nn.rematerialisation import run, run_again
+from sdelab.nn.resampling import downsample, upsample
+
+EDM2_SIZES = {
+    "XS": {"channels": 128},
+    "S": {"channels": 192},
+    "M": {"channels": 256},
+    "L": {"channels": 320},
+    "XL": {"channels": 384},
+    "XXL": {"channels": 448},
+}
+"""Arguments of the published sizes: EDM2-S for ImageNet-512 is `EDM2UNet(4, 64, classes=1000, **EDM2_SIZES["S"], rngs=rngs)`."""
+
+LABEL_BALANCE = SKIP_BALANCE = 0.5
+
+
+class EDM2UNet(nnx.Module):
+    r"""The magnitude-preserving U-Net of EDM2, config G; `(batch, *space, image_channels)` to the same shape, float32.
+
+    No norms but a pixel norm in the encoder, no biases but one channel of ones, and every operation of
+    `sdelab.nn.magnitude_preserving`: activations keep a root mean square of about 1 throughout training. What learns
+    a magnitude are the gains, of the embedding in each block and of the output; they start at 0, and so does the
+    network. Karras et al. (2024), section 2 and figure 21, https://arxiv.org/abs/2312.02696.
+
+    It is trained with forced weight normalisation, `sdelab.nn.normalize_weights` after every update, on a `c_noise` of
+    $\tfrac14 \log\sigma$, as `sdelab.score.EDMPreconditioner` has it, and an input of unit variance.
+
+    Arguments: `image_channels`; `image_size`, the side at which `attention_resolutions` are counted (any sides that
+    the levels can halve are accepted); `channels`, at full resolution; `multipliers`, of `channels` at each resolution;
+    `blocks`, per resolution in the encoder, one more in the decoder; `attention_resolutions`, sides with attention, which
+    the start of the decoder always has; `head_size`, which divides the channels where attention is; `dims`, 1, 2 or 3
+    spatial axes; `classes`, 0 for a network without labels, and a negative label, or none, is a vector of zeros;
+    `dropout`, and `label_dropout`, the rate at which labels become "none", rates that are active where keys are given;
+    `rematerialise`: what is inside a block is computed again in the backward pass; `dtype` of the arithmetic and
+    `param_dtype`.
+    """
+
+    def __init__(
+        self,
+        image_channels: int,
+        image_size: int,
+        *,
+        channels: int = 128,
+        multipliers: tuple[int, ...] = (1, 2, 3, 4),
+        blocks: int = 3,
+        attention_resolutions: tuple[int, ...] = (16, 8),
+        head_size: int = 64,
+        dims: int = 2,
+        classes: int = 0,
+        dropout: float = 0.0,
+        label_dropout: float = 0.0,
+        rematerialise: bool = False,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        check_count(image_channels=image_channels, image_size=image_size, channels=channels, blocks=blocks)
+        check_count(head_size=head_size)
+        check_dims(dims)
+        check_rate(dropout)
+        check_label_dropout(label_dropout, classes)
+        widths = _widths(channels, multipliers)
+        settings = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        attended = [image_size >> i in attention_resolutions for i in range(len(widths))]
+        self.image_channels, self.dims, self.classes, self.label_dropout = image_channels, dims, classes, label_dropout
+        self.levels, self.count, self.dtype = len(widths), blocks, jnp.dtype(dtype)
+        self._run = run_again if rematerialise else run
+        self.fourier = MPFourier(channels, param_dtype=param_dtype, rngs=rngs)
+        self.noise = MPConv(channels, max(widths), **settings)
+        if classes > 0:
+            self.label = MPConv(classes, max(widths), **settings)
+        self.first = MPConv(image_channels + 1, channels, 3, dims=dims, **settings)
+        encoder = _encoder_plan(widths, blocks, attended)
+        decoder = _decoder_plan(widths, blocks, attended, [channels, *(block.outputs for block in encoder)])
+        numbers = itertools.count()
+        common = {"head_size": head_size, "dims": dims, "rate": dropout, **settings}
+        self.encoder = nnx.Dict(_build(EncoderBlock, encoder, max(widths), numbers, **common))
+        self.decoder = nnx.Dict(_build(DecoderBlock, decoder, max(widths), numbers, **common))
+        self.last = MPConv(channels, image_channels, 3, dims=dims, **settings)
+        self.gain = nnx.Param(jnp.zeros((), param_dtype))
+
+    def __call__(
+        self,
+        x: Float[Array, "batch *space channels"],
+        c_noise: Float[Array, " batch"],
+        condition: Int[Array, " batch"] | None = None,
+        keys: PRNGKeys | None = None,
+    ) -> Float[Array, "batch *space channels"]:
+        self._check(x)
+        embedding = self._embed(c_noise, condition, keys)
+        x = x.astype(self.dtype)
+        h, skips = self._encode(jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1), embedding, keys)
+        h = self._decode(h, skips, embedding, keys)
+        return self.last(h, self.gain[...].astype(jnp.float32)).astype(jnp.float32)
+
+    def _embed(self, c_noise: Array, condition: Array | None, keys: PRNGKeys | None) -> Array:
+        h = self.noise(self.fourier(c_noise))
+        if condition is not None:
+            check_labels(condition, self.classes)
+            condition = drop_labels(condition, self.label_dropout, keys)
+            rows = label_rows(self.label.kernel(math.sqrt(self.classes)), condition)
+            h = mp_sum(h, rows.astype(h.dtype), LABEL_BALANCE)
+        elif self.classes > 0:
+            h = mp_sum(h, jnp.zeros_like(h), LABEL_BALANCE)
+        return mp_silu(h)
+
+    def _encode(self, x: Array, embedding: Array, keys: PRNGKeys | None) -> tuple[Array, list[Array]]:
+        h = self.first(x)
+        skips = [h]
+        for level in range(self.levels):
+            if level > 0:
+                h = self._run(self.encoder[f"level{level}_down"], downsample(h), embedding, keys)
+                skips.append(h)
+            for i in range(self.count):
+                h = self._run(self.encoder[f"level{level}_block{i}"], h, embedding, keys)
+                skips.append(h)
+        return h, skips
+
+    def _decode(self, h: Array, skips: list[Array], embedding: Array, keys: PRNGKeys | None) -> Array:
+        for name in ("in0", "in1"):
+            h = self._run(self.decoder[name], h, embedding, keys)
+        for level in reversed(range(self.levels)):
+            if level < self.levels - 1:
+                h = self._run(self.decoder[f"level{level}_up"], upsample(h), embedding, keys)
+            for i in range(self.count + 1):
+                block = self.decoder[f"level{level}_block{i}"]
+                h = self._run(block, mp_cat(h, skips.pop(), SKIP_BALANCE), embedding, keys)
+        return h
+
+    def _check(self, x: Array) -> None:
+        unit = 2 ** (self.levels - 1)
+        if x.ndim != self.dims + 2 or x.shape[-1] != self.image_channels or any(s % unit for s in x.shape[1:-1]):
+            raise ValueError(
+                f"x has shape {x.shape}; this network takes (batch, *space, {self.image_channels}) with {self.dims} "
+                f"spatial sides that are multiples of {unit}."
+            )
+
+
+class _Block(NamedTuple):
+    name: str
+    inputs: int
+    outputs: int
+    attention: bool
+
+
+def _encoder_plan(widths: list[int], blocks: int, attended: list[bool]) -> list[_Block]:
+    plan, inputs = [], widths[0]
+    for level, outputs in enumerate(widths):
+        if level > 0:
+            plan.append(_Block(f"level{level}_down", inputs, inputs, False))
+        for i in range(blocks):
+            plan.append(_Block(f"level{level}_block{i}", inputs, outputs, attended[level]))
+            inputs = outputs
+    return plan
+
+
+def _decoder_plan(widths: list[int], blocks: int, attended: list[bool], skips: list[int]) -> list[_Block]:
+    inputs = widths[-1]
+    plan = [_Block("in0", inputs, inputs, True), _Block("in1", inputs, inputs, False)]
+    for level, outputs in reversed(list(enumerate(widths))):
+        if level < len(widths) - 1:
+            plan.append(_Block(f"level{level}_up", inputs, inputs, False))
+        for i in range(blocks + 1):
+            plan.append(_Block(f"level{level}_block{i}", inputs + skips.pop(), outputs, attended[level]))
+            inputs = outputs
+    return plan
+
+
+def _build(
+    kind: type[EncoderBlock] | type[DecoderBlock],
+    plan: list[_Block],
+    embedding: int,
+    numbers: Iterator[int],
+    **common: Any,
+) -> dict[str, nnx.Module]:
+    return {
+        b.name: kind(b.inputs, b.outputs, embedding, attention=b.attention, number=next(numbers), **common)
+        for b in plan
+    }
+
+
+def _widths(channels: int, multipliers: tuple[int, ...]) -> list[int]:
+    if not multipliers:
+        raise ValueError("multipliers = () is not accepted; multipliers must name at least one resolution.")
+    for multiplier in multipliers:
+        check_count(multipliers=multiplier)
+    return [channels * multiplier for multiplier in multipliers]
