@@ -6,6 +6,7 @@ from sdelab.data.digits import load_digits as load_digits
 from sdelab.data.idx import read_idx as read_idx
 from sdelab.data.mnist import load_mnist as load_mnist
 from sdelab.data.mnist import load_mnist32 as load_mnist32
+from sdelab.data.prefetch import Prefetch as Prefetch
 from sdelab.data.registry import load_dataset as load_dataset
 from sdelab.data.scaling import AbstractScaling as AbstractScaling
 from sdelab.data.scaling import GreyLevels as GreyLevels
