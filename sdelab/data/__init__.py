@@ -1,6 +1,7 @@
 """Data sets, their scaling, and batches as a pure function of seed and step."""
 
 from sdelab.data.batches import Batches as Batches
+from sdelab.data.cifar10 import load_cifar10 as load_cifar10
 from sdelab.data.dataset import Dataset as Dataset
 from sdelab.data.digits import load_digits as load_digits
 from sdelab.data.idx import read_idx as read_idx
