@@ -16,7 +16,8 @@ from flax import nnx
 
 from sdelab._checks import check_count, check_nonnegative, check_positive, unknown_name
 from sdelab._typing import PRNGKey
-from sdelab.data import Dataset, load_dataset
+from sdelab.data import Dataset
+from sdelab.data.registry import LOADERS
 from sdelab.losses import DiffusionSquared, SigmaSquared, UniformTime, denoising_score_matching
 from sdelab.nn import MLP, UNet, as_function
 from sdelab.score import (
@@ -178,7 +179,7 @@ def build_sde(config: Mapping[str, Any]) -> AbstractAffineSDE:
 
 def build_dataset(config: Mapping[str, Any]) -> Dataset:
     """The data set of section `data`. Errors: a model of more or fewer classes than the set has."""
-    dataset = construct("data", load_dataset, config["data"])
+    dataset = named("data", LOADERS, config["data"])
     classes = config["model"].get("classes", 0)
     if classes not in (0, dataset.classes):
         raise ValueError(

@@ -144,7 +144,7 @@ def test_a_data_set_cannot_be_changed():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"unknown data set 'digit'\. Did you mean 'digits'\? Known: checkerboard, "):
+    with pytest.raises(ValueError, match=r"unknown data set 'digit'\. Did you mean 'digits'\? Known: arrays, "):
         load_dataset("digit")
     with pytest.raises(ValueError, match="count = 1"):
         GreyLevels(1)
