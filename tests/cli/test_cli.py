@@ -14,6 +14,7 @@ from sdelab import grids, solvers
 from sdelab.cli.choices import SOLVERS, Options, choose
 from sdelab.cli.config_file import apply_overrides, load_config, split_overrides
 from sdelab.cli.main import run
+from sdelab.data.registry import LOADERS
 
 ROOT = Path(__file__).parents[2]
 
