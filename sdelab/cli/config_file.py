@@ -14,10 +14,12 @@ from ml_collections import ConfigDict, config_flags
 from sdelab._checks import unknown_name
 from sdelab.cli.usage import UsageError, checked
 from sdelab.data.registry import LOADERS
+from sdelab.train.augmented import AUGMENTATIONS
 from sdelab.train.build import DECAYS, MODELS, PRECONDITIONERS, SDES, parameters_of
 
 PREFIX = "--config."
 NAMED: dict[str, Mapping[str, Callable[..., Any]]] = {
+    "augment": AUGMENTATIONS,
     "data": LOADERS,
     "ema": DECAYS,
     "model": MODELS,

@@ -45,33 +45,36 @@ class Batches:
                 f"closest that can: {', '.join(sizes)}."
             )
 
-    def batch(self, step: int) -> dict[str, Any]:
+    @property
+    def positions(self) -> np.ndarray:
+        """Positions in the whole batch of this process's samples, `batch_size / process_count` in a row."""
+        local = self.batch_size // self.process_count
+        return self.process_index * local + np.arange(local)
+
+    def batch(self, step: int, positions: np.ndarray | None = None) -> dict[str, Any]:
         """`{"x": (local, *event) float32 in model units, "label": (local,) int32, "index": (local,) int32}`.
 
-        `local` = `batch_size / process_count` samples: this process's part of the batch. `step` counts from 0. `label`
-        is -1, no label, for a data set without classes. `index` is the position in the whole batch: the number that a
-        sample's random keys are made from. Threads may ask for several batches at a time.
+        The samples at the given positions of the whole batch, increasing; by default those of this process. `step` counts
+        from 0. `label` is -1, no label, for a data set without classes. `index` is the position in the whole batch: the
+        number that a sample's random keys are made from. Threads may ask for several batches at a time.
         """
-        rows, labels = self.rows(step), self.dataset.train_labels
+        positions = self.positions if positions is None else positions
+        rows, labels = self.rows(step, positions), self.dataset.train_labels
         return {
             "x": self.dataset.encode(self.dataset.train[rows]),
             "label": np.full(len(rows), -1, np.int32) if labels is None else labels[rows],
-            "index": self._positions().astype(np.int32),
+            "index": positions.astype(np.int32),
         }
 
-    def rows(self, step: int) -> np.ndarray:
-        """The rows of `dataset.train` that make up this process's part of the batch of a step."""
+    def rows(self, step: int, positions: np.ndarray | None = None) -> np.ndarray:
+        """The rows of `dataset.train` that are at the positions of the batch of a step; see `batch`."""
         if step < 0:
             raise ValueError(f"step = {step} is not accepted; step must be an integer >= 0.")
         n = len(self.dataset.train)
-        epochs, offsets = np.divmod(step * self.batch_size + self._positions(), n)
+        positions = self.positions if positions is None else positions
+        epochs, offsets = np.divmod(step * self.batch_size + positions, n)
         orders = [_order(self.seed, epoch, n)[offsets[epochs == epoch]] for epoch in range(epochs[0], epochs[-1] + 1)]
         return np.concatenate(orders)
-
-    def _positions(self) -> np.ndarray:
-        """Positions in the whole batch of this process's samples."""
-        local = self.batch_size // self.process_count
-        return self.process_index * local + np.arange(local)
 
 
 @functools.lru_cache(maxsize=8)

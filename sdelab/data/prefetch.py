@@ -1,7 +1,7 @@
 import collections
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -9,11 +9,11 @@ from sdelab._checks import check_count
 
 
 class Prefetch(contextlib.AbstractContextManager["Prefetch"], Iterator[Any]):
-    """Batches of the steps `start` to `stop - 1` in their order, made by background threads ahead of their time.
+    """The batches of `steps` in their order, made by background threads ahead of their time.
 
-    `make(step)` gives the batch of a step and `place(batch)` brings it to the devices; both run in the background, so
-    the steps must not depend on each other (`Batches.batch` is a pure function). At most `depth` batches are ready or
-    in the making. An error in `make` or `place` is raised in place of its batch, and ends the iteration. Leaving the
+    `make(step)` gives the batch of a step, or of whatever `steps` has, and `place(batch)` brings it to the devices; both
+    run in the background, so that no batch may depend on another (`Batches.batch` is a pure function). At most `depth`
+    batches are ready or in the making. An error in `make` or `place` is raised in place of its batch, and ends the iteration. Leaving the
     context drops what is not used and waits for what is in the making.
 
     One thread keeps up with sets in memory; decoding images takes more, and Pillow lets them run at a time. Threads
@@ -26,20 +26,17 @@ class Prefetch(contextlib.AbstractContextManager["Prefetch"], Iterator[Any]):
 
     def __init__(
         self,
-        make: Callable[[int], Any],
-        start: int,
-        stop: int,
+        make: Callable[[Any], Any],
+        steps: Iterable[Any],
         *,
         place: Callable[[Any], Any] = lambda batch: batch,
         depth: int = 2,
         threads: int = 1,
     ):
         check_count(depth=depth, threads=threads)
-        if not 0 <= start <= stop:
-            raise ValueError(f"start = {start}, stop = {stop} is not accepted; accepted: 0 <= start <= stop.")
         self._make, self._place = make, place
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
-        self._steps = iter(range(start, stop))
+        self._steps = iter(steps)
         self._ahead: collections.deque[Future[Any]] = collections.deque()
         self.waited = 0.0
         """Seconds that the caller has waited for batches so far."""
@@ -72,5 +69,5 @@ class Prefetch(contextlib.AbstractContextManager["Prefetch"], Iterator[Any]):
             self._ahead.append(self._pool.submit(self._prepare, step))
             return
 
-    def _prepare(self, step: int) -> Any:
+    def _prepare(self, step: Any) -> Any:
         return self._place(self._make(step))

@@ -1,7 +1,8 @@
 """From a configuration, in names and numbers, to objects. Names stop here: nothing below floor 6 sees them.
 
 A configuration is a mapping of sections. `sde`, `model`, `preconditioner`, `data` and `ema` have a `name`; their
-other keys are the fields of the object so named. Every key is checked: an unknown one is an error with the closest.
+other keys are the fields of the object so named; `augment`, which may be left out, is another of them. Every key is
+checked: an unknown one is an error with the closest.
 """
 
 import dataclasses
@@ -29,6 +30,7 @@ from sdelab.score import (
     VelocityPrediction,
 )
 from sdelab.sde import EDM, VE, VP, AbstractAffineSDE, RectifiedFlow, SubVP, VEExact, VPCosine
+from sdelab.train.augmented import AUGMENTATIONS, check_augmentation, with_augmentation
 from sdelab.train.ema import AbstractDecay, ConstantDecay, WarmupDecay
 from sdelab.train.optimizer import adam, linear_warmup
 from sdelab.train.state import init_state
@@ -56,6 +58,7 @@ PRECONDITIONERS = {
 WEIGHTINGS = {"diffusion_squared": DiffusionSquared, "sigma_squared": SigmaSquared}
 DECAYS = {"constant": ConstantDecay, "warmup": WarmupDecay}
 SECTIONS = ("data", "ema", "loss", "model", "optim", "preconditioner", "run", "sde", "seed")
+OPTIONAL_SECTIONS = ("augment",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +157,8 @@ def build(config: Mapping[str, Any]) -> Experiment:
             "training examples."
         )
     score = build_score(config, sde, dataset.event_shape)
+    augmentation = named("augment", AUGMENTATIONS, config.get("augment", {"name": "none"}))
+    check_augmentation(augmentation, config["model"], dataset.event_shape)
     clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm > 0 else optax.identity()
     learning_rate = linear_warmup(optim.learning_rate, optim.warmup_steps)
     optimizer = adam(learning_rate, b1=float(optim.b1), b2=float(optim.b2), eps=optim.eps, clip=clip)
@@ -161,7 +166,11 @@ def build(config: Mapping[str, Any]) -> Experiment:
         sde=sde,
         dataset=dataset,
         score=score,
-        loss_fn=build_loss(loss, score, is_conditional(config)),
+        loss_fn=with_augmentation(
+            build_loss(loss, score, is_conditional(config) or augmentation.labels > 0),
+            augmentation,
+            labelled=is_conditional(config),
+        ),
         optimizer=optimizer,
         learning_rate=learning_rate,
         ema=ema,
@@ -246,8 +255,8 @@ def _check_step(experiment: Experiment) -> None:
 def check_sections(config: Mapping[str, Any]) -> None:
     """All sections are there, and no other. Errors: see `build`."""
     for name in config:
-        if name not in SECTIONS:
-            raise unknown_name("config section", name, SECTIONS)
+        if name not in (*SECTIONS, *OPTIONAL_SECTIONS):
+            raise unknown_name("config section", name, (*SECTIONS, *OPTIONAL_SECTIONS))
     missing = [name for name in SECTIONS if name not in config]
     if missing:
         raise ValueError(f"the config lacks {', '.join(missing)}; a config has the sections {', '.join(SECTIONS)}.")

@@ -75,8 +75,10 @@ def test_processes_have_the_batch_of_one_in_their_order(process_count):
     parts = [Batches(digits, 12, 5, index, process_count) for index in range(process_count)]
     for step in (0, 124, 125, 777):  # the second ends the first epoch
         whole = Batches(digits, 12, 5).batch(step)
+        some = Batches(digits, 12, 5).batch(step, np.array([0, 3, 4, 11]))
         for name, array in whole.items():
             np.testing.assert_array_equal(np.concatenate([part.batch(step)[name] for part in parts]), array)
+            np.testing.assert_array_equal(some[name], array[[0, 3, 4, 11]])
 
 
 @pytest.mark.parametrize(("n", "batch_size", "process_count"), [(24, 8, 4), (10, 4, 2), (7, 6, 3)])
