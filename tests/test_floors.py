@@ -18,6 +18,7 @@ FLOORS = {
     "_checks": 0,
     "_numerics": 0,
     "_callable": 0,
+    "_extras": 0,
     "sde": 1,
     "score": 2,
     "grids": 2,

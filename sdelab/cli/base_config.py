@@ -33,6 +33,7 @@ def _config(*, data: str, sde: str, model: dict[str, Any], preconditioner: dict[
         {
             "seed": 0,
             "data": {"name": data},
+            "augment": {"name": "none"},
             "sde": {"name": sde},
             "model": model,
             "preconditioner": preconditioner,

@@ -13,16 +13,22 @@ from ml_collections import ConfigDict, config_flags
 
 from sdelab._checks import unknown_name
 from sdelab.cli.usage import UsageError, checked
+from sdelab.data.registry import LOADERS
+from sdelab.train.augmented import AUGMENTATIONS
 from sdelab.train.build import DECAYS, MODELS, PRECONDITIONERS, SDES, parameters_of
 
 PREFIX = "--config."
 NAMED: dict[str, Mapping[str, Callable[..., Any]]] = {
+    "augment": AUGMENTATIONS,
+    "data": LOADERS,
     "ema": DECAYS,
     "model": MODELS,
     "preconditioner": PRECONDITIONERS,
     "sde": SDES,
 }
 """Sections whose keys are the arguments of what their `name` says."""
+
+_ZEROS: dict[Any, Any] = {float: 0.0, "float": 0.0, int: 0, "int": 0, str: "", "str": ""}
 
 
 def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -102,6 +108,6 @@ def _defaults(section: str, name: Any) -> dict[str, Any]:
             plain[key] = jnp.dtype(default).name
         elif isinstance(default, (bool, int, float, str, tuple, np.number)) and default is not inspect.Parameter.empty:
             plain[key] = default
-        elif default is inspect.Parameter.empty and parameter.annotation in ("float", float):
-            plain[key] = 0.0
+        elif default is inspect.Parameter.empty and parameter.annotation in _ZEROS:
+            plain[key] = _ZEROS[parameter.annotation]
     return plain

@@ -1,12 +1,24 @@
 """Data sets, their scaling, and batches as a pure function of seed and step."""
 
+from sdelab.data.arrays import load_arrays as load_arrays
 from sdelab.data.batches import Batches as Batches
+from sdelab.data.cifar10 import load_cifar10 as load_cifar10
+from sdelab.data.cifar10_jpeg import load_cifar10_jpeg as load_cifar10_jpeg
 from sdelab.data.dataset import Dataset as Dataset
 from sdelab.data.digits import load_digits as load_digits
 from sdelab.data.idx import read_idx as read_idx
+from sdelab.data.images import AbstractFit as AbstractFit
+from sdelab.data.images import CenterCrop as CenterCrop
+from sdelab.data.images import CenterCropADM as CenterCropADM
+from sdelab.data.images import Exact as Exact
+from sdelab.data.images import ImageFiles as ImageFiles
+from sdelab.data.images import Stretch as Stretch
+from sdelab.data.images import load_images as load_images
 from sdelab.data.mnist import load_mnist as load_mnist
 from sdelab.data.mnist import load_mnist32 as load_mnist32
+from sdelab.data.prefetch import Prefetch as Prefetch
 from sdelab.data.registry import load_dataset as load_dataset
+from sdelab.data.samples import AbstractSamples as AbstractSamples
 from sdelab.data.scaling import AbstractScaling as AbstractScaling
 from sdelab.data.scaling import GreyLevels as GreyLevels
 from sdelab.data.scaling import Unscaled as Unscaled

@@ -15,41 +15,64 @@ class Batches:
 
     The stream is one permuted epoch after another, cut into batches; where `batch_size` does not divide the number
     of samples, a batch goes on into the next epoch. Every sample comes exactly once an epoch. There is no position to
-    save: a resumed run asks for the step it is at.
+    save: a resumed run asks for the step it is at. Several processes cut every batch into as many equal parts, in
+    their order: together they have the batch that one process has, and another number of them goes on where they were.
 
-    Fields: `dataset`; `batch_size` >= 1, over all devices; `seed` >= 0 of the order.
+    Fields: `dataset`; `batch_size` >= 1, over all devices of all processes; `seed` >= 0 of the order;
+    `process_index` in [0, `process_count`), which divides `batch_size`.
     """
 
     dataset: Dataset
     batch_size: int
     seed: int = 0
+    process_index: int = 0
+    process_count: int = 1
 
     def __post_init__(self):
-        check_count(batch_size=self.batch_size)
+        check_count(batch_size=self.batch_size, process_count=self.process_count)
         if self.seed < 0:
             raise ValueError(f"seed = {self.seed} is not accepted; seed must be an integer >= 0.")
+        if not 0 <= self.process_index < self.process_count:
+            raise ValueError(
+                f"process_index = {self.process_index} is not accepted; process_index must be an integer in "
+                f"[0, {self.process_count - 1}]."
+            )
+        if self.batch_size % self.process_count:
+            below = self.batch_size - self.batch_size % self.process_count
+            sizes = [str(size) for size in (below, below + self.process_count) if size]
+            raise ValueError(
+                f"batch_size = {self.batch_size} cannot be divided among process_count = {self.process_count}; the "
+                f"closest that can: {', '.join(sizes)}."
+            )
 
-    def batch(self, step: int) -> dict[str, Any]:
-        """`{"x": (batch, *event) float32 in model units, "label": (batch,) int32, "index": (batch,) int32}`.
+    @property
+    def positions(self) -> np.ndarray:
+        """Positions in the whole batch of this process's samples, `batch_size / process_count` in a row."""
+        local = self.batch_size // self.process_count
+        return self.process_index * local + np.arange(local)
 
-        `step` counts from 0. `label` is -1, no label, for a data set without classes. `index` is the position in the
-        batch, over all devices: the number that a sample's random keys are made from.
+    def batch(self, step: int, positions: np.ndarray | None = None) -> dict[str, Any]:
+        """`{"x": (local, *event) float32 in model units, "label": (local,) int32, "index": (local,) int32}`.
+
+        The samples at the given positions of the whole batch, increasing; by default those of this process. `step` counts
+        from 0. `label` is -1, no label, for a data set without classes. `index` is the position in the whole batch: the
+        number that a sample's random keys are made from. Threads may ask for several batches at a time.
         """
-        if step < 0:
-            raise ValueError(f"step = {step} is not accepted; step must be an integer >= 0.")
-        rows = self.rows(step)
-        labels = self.dataset.train_labels
+        positions = self.positions if positions is None else positions
+        rows, labels = self.rows(step, positions), self.dataset.train_labels
         return {
             "x": self.dataset.encode(self.dataset.train[rows]),
             "label": np.full(len(rows), -1, np.int32) if labels is None else labels[rows],
-            "index": np.arange(len(rows), dtype=np.int32),
+            "index": positions.astype(np.int32),
         }
 
-    def rows(self, step: int) -> np.ndarray:
-        """The rows of `dataset.train` that make up the batch of a step."""
+    def rows(self, step: int, positions: np.ndarray | None = None) -> np.ndarray:
+        """The rows of `dataset.train` that are at the positions of the batch of a step; see `batch`."""
+        if step < 0:
+            raise ValueError(f"step = {step} is not accepted; step must be an integer >= 0.")
         n = len(self.dataset.train)
-        position = step * self.batch_size + np.arange(self.batch_size)
-        epochs, offsets = np.divmod(position, n)
+        positions = self.positions if positions is None else positions
+        epochs, offsets = np.divmod(step * self.batch_size + positions, n)
         orders = [_order(self.seed, epoch, n)[offsets[epochs == epoch]] for epoch in range(epochs[0], epochs[-1] + 1)]
         return np.concatenate(orders)
 

@@ -1,14 +1,14 @@
 import numpy as np
 
 from sdelab.data.dataset import Dataset
-from sdelab.data.permutation import permutation
 from sdelab.data.scaling import GreyLevels
+from sdelab.data.split import stratified_mask
 
 _HELD_OUT = 297
 
 
-def load_digits() -> Dataset:
-    """scikit-learn's handwritten digits: 1 797 images of 8 x 8 with 17 grey levels, 10 classes.
+def load_digits(low: float | int = -1.0, high: float | int = 1.0) -> Dataset:
+    """scikit-learn's handwritten digits: 1 797 images of 8 x 8 with 17 grey levels in [low, high], 10 classes.
 
     1 500 to train on and 297 held out, by a fixed split in which every class has its share.
     Alpaydin and Kaynak (1998), https://doi.org/10.24432/C50P49.
@@ -22,18 +22,8 @@ def load_digits() -> Dataset:
         name="digits",
         train=images[~held_out],
         held_out=images[held_out],
-        scaling=GreyLevels(17),
+        scaling=GreyLevels(17, low, high),
         train_labels=labels[~held_out],
         held_out_labels=labels[held_out],
         classes=10,
     )
-
-
-def stratified_mask(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
-    """Picks exactly `count` of the labelled samples, from every class its share to within one; `(n,)` bool."""
-    order = permutation(seed, 0, len(labels))
-    by_class = order[np.argsort(labels[order], kind="stable")]
-    quota = np.arange(len(labels) + 1) * count // len(labels)  # rises by one at `count` evenly spaced places
-    mask = np.zeros(len(labels), bool)
-    mask[by_class] = np.diff(quota) == 1
-    return mask

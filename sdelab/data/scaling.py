@@ -33,14 +33,19 @@ class GreyLevels(AbstractScaling):
     the centres and a likelihood of dequantised images speak of one scale; bits/dim have the offset $-\log_2 w$,
     $\log_2(L/2)$ on [-1, 1].
 
+    Published codes put black on -1 and white on 1, $u/127.5 - 1$: their bins end half a bin further out, which is
+    [-256/255, 256/255] here; for 0 and 1 it is [-1/510, 511/510].
+
     Fields: `count` = L >= 2, grey levels; `low` < `high`, in model units.
     """
 
     count: int
-    low: float = -1.0
-    high: float = 1.0
+    low: float | int = -1.0
+    high: float | int = 1.0
 
     def __post_init__(self):
+        for name in ("low", "high"):
+            object.__setattr__(self, name, float(getattr(self, name)))  # 0 and 0.0 are one scaling, with one record
         if self.count < 2:
             raise ValueError(f"count = {self.count} is not accepted; count must be an integer >= 2.")
         if not self.low < self.high:

@@ -22,6 +22,8 @@ def affordable_divergence(event_shape: tuple[int, ...]) -> AbstractDivergence:
 def held_out_rows(dataset: Dataset, count: int) -> np.ndarray:
     """Evenly spaced rows of the held-out set, at most `count`: a set that is sorted by something has its share of all."""
     total = len(dataset.held_out)
+    if not total:
+        raise ValueError(f"{dataset.name} has no held-out samples to judge by; accepted: data with held_out > 0.")
     return np.arange(min(count, total)) * total // min(count, total)
 
 

@@ -1,5 +1,6 @@
 """Training: a pure step, and the loop that gives it batches and keeps what comes out."""
 
+from sdelab._extras import MissingExtra as MissingExtra
 from sdelab.train.build import Experiment as Experiment
 from sdelab.train.build import build as build
 from sdelab.train.build import init_params as init_params
@@ -11,7 +12,6 @@ from sdelab.train.ema import WarmupDecay as WarmupDecay
 from sdelab.train.ema import update_average as update_average
 from sdelab.train.log import AbstractWriter as AbstractWriter
 from sdelab.train.log import JsonLines as JsonLines
-from sdelab.train.log import MissingExtra as MissingExtra
 from sdelab.train.log import TensorBoard as TensorBoard
 from sdelab.train.log import read_json_lines as read_json_lines
 from sdelab.train.loop import fit as fit

@@ -1,8 +1,8 @@
 """From a configuration, in names and numbers, to objects. Names stop here: nothing below floor 6 sees them.
 
 A configuration is a mapping of sections. `sde`, `model`, `preconditioner`, `data` and `ema` have a `name`; their
-other keys are the fields of the object so named. Section `loss` names several objects, see `sdelab.train.objective`.
-Every key is checked: an unknown one is an error with the closest.
+other keys are the fields of the object so named; `augment`, which may be left out, is another of them. Section `loss`
+names several objects, see `sdelab.train.objective`. Every key is checked: an unknown one is an error with the closest.
 """
 
 import dataclasses
@@ -16,8 +16,9 @@ from flax import nnx
 
 from sdelab._checks import check_count, check_nonnegative, check_positive, unknown_name
 from sdelab._typing import PRNGKey
-from sdelab.data import Dataset, load_dataset
-from sdelab.nn import MLP, UNet, as_function
+from sdelab.data import Dataset
+from sdelab.data.registry import LOADERS
+from sdelab.nn import MLP, DiT, EDM2UNet, NCSNpp, UNet, as_function
 from sdelab.score import (
     DataPrediction,
     EDMPreconditioner,
@@ -34,6 +35,7 @@ from sdelab.score import (
     VPPreconditioner,
 )
 from sdelab.sde import EDM, VE, VP, AbstractAffineSDE, RectifiedFlow, SubVP, VEExact, VPCosine
+from sdelab.train.augmented import AUGMENTATIONS, check_augmentation, with_augmentation
 from sdelab.train.construct import construct as construct
 from sdelab.train.construct import named as named
 from sdelab.train.construct import parameters_of as parameters_of
@@ -52,7 +54,7 @@ SDES = {
     "VP": VP,
     "VPCosine": VPCosine,
 }
-MODELS = {"mlp": MLP, "unet": UNet}
+MODELS = {"dit": DiT, "edm2_unet": EDM2UNet, "mlp": MLP, "ncsnpp": NCSNpp, "unet": UNet}
 PRECONDITIONERS = {
     "data": DataPrediction,
     "edm": EDMPreconditioner,
@@ -69,6 +71,7 @@ PRECONDITIONERS = {
 }
 DECAYS = {"constant": ConstantDecay, "warmup": WarmupDecay}
 SECTIONS = ("data", "ema", "loss", "model", "optim", "preconditioner", "run", "sde", "seed")
+OPTIONAL_SECTIONS = ("augment",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +150,10 @@ def build(config: Mapping[str, Any]) -> Experiment:
             "training examples."
         )
     score = build_score(config, sde, dataset.event_shape)
-    loss_fn = build_loss(config, score, batch_size=optim.batch_size, conditional=is_conditional(config))
+    augmentation = named("augment", AUGMENTATIONS, config.get("augment", {"name": "none"}))
+    check_augmentation(augmentation, config["model"], dataset.event_shape)
+    conditional = is_conditional(config)
+    loss_fn = build_loss(config, score, batch_size=optim.batch_size, conditional=conditional or augmentation.labels > 0)
     clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm > 0 else optax.identity()
     learning_rate = linear_warmup(optim.learning_rate, optim.warmup_steps)
     optimizer = adam(learning_rate, b1=float(optim.b1), b2=float(optim.b2), eps=optim.eps, clip=clip)
@@ -155,7 +161,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
         sde=sde,
         dataset=dataset,
         score=score,
-        loss_fn=loss_fn,
+        loss_fn=with_augmentation(loss_fn, augmentation, labelled=conditional),
         optimizer=optimizer,
         learning_rate=learning_rate,
         ema=ema,
@@ -173,7 +179,7 @@ def build_sde(config: Mapping[str, Any]) -> AbstractAffineSDE:
 
 def build_dataset(config: Mapping[str, Any]) -> Dataset:
     """The data set of section `data`. Errors: a model of more or fewer classes than the set has."""
-    dataset = construct("data", load_dataset, config["data"])
+    dataset = named("data", LOADERS, config["data"])
     classes = config["model"].get("classes", 0)
     if classes not in (0, dataset.classes):
         raise ValueError(
@@ -232,8 +238,8 @@ def _check_step(experiment: Experiment) -> None:
 def check_sections(config: Mapping[str, Any]) -> None:
     """All sections are there, and no other. Errors: see `build`."""
     for name in config:
-        if name not in SECTIONS:
-            raise unknown_name("config section", name, SECTIONS)
+        if name not in (*SECTIONS, *OPTIONAL_SECTIONS):
+            raise unknown_name("config section", name, (*SECTIONS, *OPTIONAL_SECTIONS))
     missing = [name for name in SECTIONS if name not in config]
     if missing:
         raise ValueError(f"the config lacks {', '.join(missing)}; a config has the sections {', '.join(SECTIONS)}.")

@@ -10,9 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-
-class MissingExtra(ImportError):
-    """A package that an extra of sdelab installs is not there."""
+from sdelab._extras import MissingExtra
 
 
 class AbstractWriter(contextlib.AbstractContextManager[Any]):

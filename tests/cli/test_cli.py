@@ -14,6 +14,7 @@ from sdelab import grids, solvers
 from sdelab.cli.choices import SOLVERS, Options, choose
 from sdelab.cli.config_file import apply_overrides, load_config, split_overrides
 from sdelab.cli.main import run
+from sdelab.data.registry import LOADERS
 
 ROOT = Path(__file__).parents[2]
 
@@ -185,10 +186,10 @@ def test_samples_are_those_of_the_library(trained, capsys):
 
 
 def test_samples_need_no_data_and_a_suffix_is_not_doubled(trained, capsys, monkeypatch, tmp_path):
-    def gone(name):
-        raise FileNotFoundError(name)
+    def gone():
+        raise FileNotFoundError("two_moons")
 
-    monkeypatch.setattr(sys.modules["sdelab.train.build"], "load_dataset", gone)
+    monkeypatch.setitem(LOADERS, "two_moons", gone)
     code, _, _ = sdelab_command(
         capsys, "sample", "--workdir", trained / "run", "--steps", 3, "--count", 2, "--output", tmp_path / "a.npz"
     )

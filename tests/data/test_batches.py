@@ -69,7 +69,43 @@ def test_a_batch_holds_what_the_step_needs():
     np.testing.assert_array_equal(Batches(numbered(4), 2).batch(0)["label"], [-1, -1])
 
 
+@pytest.mark.parametrize("process_count", [1, 2, 3, 4, 6, 12])
+def test_processes_have_the_batch_of_one_in_their_order(process_count):
+    digits = load_digits()
+    parts = [Batches(digits, 12, 5, index, process_count) for index in range(process_count)]
+    for step in (0, 124, 125, 777):  # the second ends the first epoch
+        whole = Batches(digits, 12, 5).batch(step)
+        some = Batches(digits, 12, 5).batch(step, np.array([0, 3, 4, 11]))
+        for name, array in whole.items():
+            np.testing.assert_array_equal(np.concatenate([part.batch(step)[name] for part in parts]), array)
+            np.testing.assert_array_equal(some[name], array[[0, 3, 4, 11]])
+
+
+@pytest.mark.parametrize(("n", "batch_size", "process_count"), [(24, 8, 4), (10, 4, 2), (7, 6, 3)])
+def test_every_sample_comes_exactly_once_an_epoch_over_all_processes(n, batch_size, process_count):
+    parts = [Batches(numbered(n), batch_size, 9, index, process_count) for index in range(process_count)]
+    steps = range(2 * n)  # as many epochs as there are samples in two batches
+    stream = np.stack([np.concatenate([part.rows(step) for part in parts]) for step in steps])
+    for epoch in stream.reshape(-1, n):
+        assert set(epoch) == set(range(n))
+    first_epoch = [set(np.concatenate([part.rows(step) for step in range(n // batch_size)])) for part in parts]
+    assert sum(map(len, first_epoch)) == len(set.union(*first_epoch))  # disjoint
+
+
+def test_another_number_of_processes_goes_on_with_the_same_batches():
+    dataset = numbered(29)
+    uninterrupted = [Batches(dataset, 6, 2).batch(step)["x"] for step in range(20)]
+    before = [[Batches(dataset, 6, 2, index, 2).batch(step)["x"] for index in range(2)] for step in range(11)]
+    after = [[Batches(dataset, 6, 2, index, 3).batch(step)["x"] for index in range(3)] for step in range(11, 20)]
+    for resumed, whole in zip(before + after, uninterrupted, strict=True):
+        np.testing.assert_array_equal(np.concatenate(resumed), whole)
+
+
 def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"batch_size = 10 .* process_count = 4; the closest that can: 8, 12\."):
+        Batches(numbered(40), 10, process_count=4)
+    with pytest.raises(ValueError, match=r"process_index = 2 is not accepted; .* in \[0, 1\]"):
+        Batches(numbered(4), 2, process_index=2, process_count=2)
     with pytest.raises(ValueError, match="batch_size = 0"):
         Batches(numbered(4), 0)
     with pytest.raises(ValueError, match="seed = -1"):

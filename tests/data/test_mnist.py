@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sdelab.data import load_mnist, load_mnist32, read_idx
-from sdelab.data.mnist import data_directory
+from sdelab.data.directory import data_directory
 
 # magic: two zeros, 0x08 = unsigned byte, number of axes; then sizes, big-endian; then the numbers
 IMAGES = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 3]) + bytes(range(100, 112))

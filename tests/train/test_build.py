@@ -97,7 +97,7 @@ def test_the_network_is_drawn_from_the_seed_in_the_shapes_that_were_announced():
         ({"model__channels": 0}, "config.model: channels = 0 is not accepted"),
         ({"model__multipliers": (1, 2.5)}, r"(?s)config\.model: .*multipliers.*2\.5"),
         ({"model__classes": 7}, "config.model: classes = 7 is not accepted; digits has 10 classes"),
-        ({"data__name": "digitz"}, "unknown data set 'digitz'. Did you mean 'digits'"),
+        ({"data__name": "digitz"}, "unknown data 'digitz'. Did you mean 'digits'"),
         ({"preconditioner__name": "edn"}, "unknown preconditioner 'edn'. Did you mean 'edm'"),
         ({"loss__weighting": "sigma"}, "unknown weighting 'sigma'. Did you mean 'sigma_squared'"),
         ({"loss__t_min": -1.0}, "config.loss: t_min = -1.0"),
