@@ -161,7 +161,7 @@ def _part(kind: str, name: str, settings: Section, given: Mapping[str, Any]) -> 
 
 
 def _continuous(name: str, parts: Parts, score: NetworkScore, conditional: bool) -> LossFn:
-    uncertainty = parts.get("uncertainty")
+    uncertainty: Any = parts.get("uncertainty")
     settings = {"weighting": parts["weighting"], "time_sampler": parts["layout"]}
     objective: Callable[..., Any] = losses.denoising_score_matching
     if name == "denoising":

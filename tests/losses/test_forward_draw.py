@@ -11,6 +11,7 @@ from sdelab.losses import (
     DiffusionSquared,
     EulerMaruyamaPath,
     Kernel,
+    SigmaSquared,
     UniformTime,
     implicit_score_matching,
     sliced_score_matching,
@@ -101,5 +102,9 @@ def test_without_a_kernel_the_score_of_the_paths_has_no_gradient_and_its_error_i
 def test_a_process_without_a_kernel_is_told_of_paths():
     with pytest.raises(TypeError, match=r"EulerMaruyamaPath\(\) simulates a path"):
         Kernel()(jax.random.split(jax.random.key(0), 2), Stationary(), jnp.ones((2, 2)), jnp.ones(2))
+    with pytest.raises(
+        TypeError, match=r"SigmaSquared \(DiffusionSquared\(\) does without\) needs a process with a kernel"
+    ):
+        SigmaSquared()(Stationary(), jnp.ones(2))
     with pytest.raises(ValueError, match="steps = 0"):
         EulerMaruyamaPath(0)

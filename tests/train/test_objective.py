@@ -1,5 +1,6 @@
 """What section `loss` names is what is computed: the loss function against the objects that it is made of."""
 
+import dataclasses
 import runpy
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from sdelab import losses
 from sdelab.divergence import Hutchinson
 from sdelab.losses import denoising_score_matching
 from sdelab.sde import VE, VP
-from sdelab.train import build, fit, init_params, init_state, load_run, make_train_step
+from sdelab.train import build, fit, init_state, load_run, make_train_step
+from sdelab.train.build import build_score, build_sde
+from sdelab.train.objective import build_loss
 from sdelab.train.step import example_keys
 
 ROOT = Path(__file__).parents[2]
@@ -34,19 +37,17 @@ def toy(preconditioner=None, **loss):
 
 def evaluate(config):
     """The losses of a batch at random parameters, and what they were computed from."""
-    experiment, key_params = build(config), jax.random.key(2)
-    initial = init_params(config, experiment.dataset.event_shape)
-    leaves, structure = jax.tree.flatten(initial)
-    keys = jax.random.split(key_params, len(leaves))
-    params = structure.unflatten(
-        [leaf + 0.3 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
-    )
-    index = jnp.arange(BATCH, dtype=jnp.int32)
-    batch = {"x": jnp.asarray(experiment.dataset.train[:BATCH]), "label": index, "index": index, "step_key": STEP_KEY}
+    random, size = np.random.default_rng(0), config["optim"]["batch_size"]
+    score = build_score(config, build_sde(config), (2,))
+    loss_fn = build_loss(config, score, batch_size=size, conditional=False)
+    params = jax.tree.map(lambda leaf: random.normal(0.0, 0.3, leaf.shape).astype(np.float32), score.params)
+    params = jax.tree.map(jnp.asarray, params)
+    index = jnp.arange(size, dtype=jnp.int32)
+    x = jnp.asarray(random.normal(size=(size, 2)), jnp.float32)
+    batch = {"x": x, "label": index, "index": index, "step_key": STEP_KEY}
     keys = jax.vmap(lambda i: jax.random.fold_in(STEP_KEY, i))(index)
-    values = jax.jit(experiment.loss_fn)(params, keys, batch)
-    score = type(experiment.score)(experiment.sde, experiment.score.preconditioner, experiment.score.apply, params)
-    return values, score, keys, batch
+    values = jax.jit(loss_fn)(params, keys, batch)
+    return values, dataclasses.replace(score, params=params), keys, batch
 
 
 UNIFORM = losses.UniformTime()
@@ -133,7 +134,7 @@ def test_the_discrete_loss_trains_on_the_preconditioner_s_table(preconditioner, 
     np.testing.assert_allclose(values, direct(), rtol=1e-4)
 
 
-def test_a_learned_uncertainty_is_trained_averaged_saved_and_left_out_of_the_network(tmp_path):
+def test_a_learned_uncertainty_is_that_of_each_sample_s_label():
     config = toy(uncertainty="fourier", features=16)
     values, score, keys, batch = evaluate(config)
     uncertainty = losses.FourierLogVariance(16)
@@ -150,38 +151,28 @@ def test_a_learned_uncertainty_is_trained_averaged_saved_and_left_out_of_the_net
     )
     np.testing.assert_allclose(values, direct(), rtol=1e-5)
 
+
+@pytest.mark.slow
+def test_a_learned_uncertainty_is_trained_averaged_saved_and_left_out_of_the_network(tmp_path):
+    config = toy(uncertainty="fourier", features=16)
     state = fit(config, tmp_path)
     assert np.any(np.asarray(state["params"]["uncertainty"]["weight"]) != 0.0)
     run = load_run(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, run.score.params, state["ema"])
     plain = build(toy()).score.apply  # the same network, without anything beside it
     x, t = jnp.ones((2, 2)), jnp.asarray([0.1, 0.9])
-    alone = type(run.score)(run.sde, run.score.preconditioner, plain, state["ema"]["network"])
+    alone = dataclasses.replace(run.score, apply=plain, params=state["ema"]["network"])
     np.testing.assert_array_equal(run.score(x, t), alone(x, t))
 
 
-def test_the_pairs_of_a_step_are_pairs_on_every_layout_of_devices():
-    """Half of the batch on each device, a pair apart: the losses are those of the whole batch."""
-    config = toy(layout="antithetic")
-    experiment = build(config)
-    params = init_params(config, experiment.dataset.event_shape)
-    step = make_train_step(experiment.loss_fn, experiment.optimizer, ema=experiment.ema, learning_rate=lambda k: 1e-3)
-    split_step = make_train_step(
-        experiment.loss_fn,
-        experiment.optimizer,
-        ema=experiment.ema,
-        learning_rate=lambda k: 1e-3,
-        mean=lambda tree: jax.lax.pmean(tree, "device"),
-    )
-    index = jnp.arange(BATCH, dtype=jnp.int32)
-    batch = {"x": jnp.asarray(experiment.dataset.train[:BATCH]), "label": index, "index": index}
-    order = jnp.asarray([[0, 3, 5, 6], [1, 2, 4, 7]])  # no pair is together
-    whole = jax.jit(step)(init_state(params, experiment.optimizer), batch, jax.random.key(0))[1]
-    halves = jax.jit(jax.vmap(split_step, in_axes=(None, 0, None), axis_name="device"))(
-        init_state(params, experiment.optimizer), jax.tree.map(lambda v: v[order], batch), jax.random.key(0)
-    )[1]
-    np.testing.assert_allclose(halves["loss"], whole["loss"], rtol=1e-5)
-    np.testing.assert_allclose(halves["grad_norm"], whole["grad_norm"], rtol=1e-5)
+@pytest.mark.parametrize("layout", ["antithetic", "stratified"])
+def test_a_sample_s_loss_is_the_same_on_every_layout_of_devices(layout):
+    """Half of the batch on each device, and the two of every pair apart."""
+    whole, score, keys, batch = evaluate(toy(layout=layout))
+    loss_fn = jax.jit(build_loss(toy(layout=layout), score, batch_size=BATCH, conditional=False))
+    for part in (jnp.asarray([0, 3, 5, 6]), jnp.asarray([4, 1, 7, 2])):
+        own = {name: value if name == "step_key" else value[part] for name, value in batch.items()}
+        np.testing.assert_allclose(loss_fn(score.params, keys[part], own), whole[part], rtol=2e-5)
 
 
 def test_the_step_key_is_that_of_the_examples():
