@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from sdelab._checks import unknown_name
+from sdelab._extras import MissingExtra
 from sdelab.cli.usage import UsageError
 
 COMMANDS = {
     "train": "train what a config file describes, or go on where a run was left",
     "sample": "draw samples from a run: an .npz file and a picture",
     "evaluate": "bits/dim of held-out data, and distances of samples to it",
+    "data": "`data inspect`: what a data set holds, in numbers and as a picture",
 }
 USAGE = "\n".join(
     [
@@ -55,7 +57,7 @@ def exit_code_of(command: Callable[[], int]) -> int:
         if not _is_ours(error):
             raise
         print(f"sdelab: {error}", file=sys.stderr)
-        return USER_ERROR if isinstance(error, (ValueError, TypeError, OSError)) else FAILURE
+        return USER_ERROR if isinstance(error, (ValueError, TypeError, OSError, MissingExtra)) else FAILURE
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -66,7 +68,7 @@ def _dispatch(argv: list[str]) -> int:
 
 def _is_ours(error: Exception) -> bool:
     """Whether the error was raised here, on purpose: what comes from below is a bug and keeps its trace."""
-    if not isinstance(error, (ValueError, TypeError, OSError, RuntimeError, FloatingPointError)):
+    if not isinstance(error, (ValueError, TypeError, OSError, RuntimeError, FloatingPointError, MissingExtra)):
         return False
     origin = traceback.extract_tb(error.__traceback__)[-1]
     ours = Path(origin.filename).resolve().is_relative_to(_PACKAGE)

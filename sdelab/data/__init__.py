@@ -6,6 +6,7 @@ from sdelab.data.cifar10 import load_cifar10 as load_cifar10
 from sdelab.data.cifar10_jpeg import load_cifar10_jpeg as load_cifar10_jpeg
 from sdelab.data.dataset import Dataset as Dataset
 from sdelab.data.digits import load_digits as load_digits
+from sdelab.data.hugging_face import load_hugging_face as load_hugging_face
 from sdelab.data.idx import read_idx as read_idx
 from sdelab.data.images import AbstractFit as AbstractFit
 from sdelab.data.images import CenterCrop as CenterCrop
@@ -22,6 +23,7 @@ from sdelab.data.samples import AbstractSamples as AbstractSamples
 from sdelab.data.scaling import AbstractScaling as AbstractScaling
 from sdelab.data.scaling import GreyLevels as GreyLevels
 from sdelab.data.scaling import Unscaled as Unscaled
+from sdelab.data.tfds import load_tfds as load_tfds
 from sdelab.data.toy import EIGHT_GAUSSIANS_MEANS as EIGHT_GAUSSIANS_MEANS
 from sdelab.data.toy import EIGHT_GAUSSIANS_STD as EIGHT_GAUSSIANS_STD
 from sdelab.data.toy import load_checkerboard as load_checkerboard

@@ -11,9 +11,11 @@ from sdelab.data.cifar10_jpeg import load_cifar10_jpeg
 from sdelab.data.dataset import Dataset
 from sdelab.data.digits import load_digits
 from sdelab.data.directory import resolve_data
+from sdelab.data.hugging_face import load_hugging_face
 from sdelab.data.images import AbstractFit, CenterCrop, CenterCropADM, Exact, Stretch, load_images
 from sdelab.data.mnist import load_mnist, load_mnist32
 from sdelab.data.scaling import GreyLevels
+from sdelab.data.tfds import load_tfds
 from sdelab.data.toy import load_checkerboard, load_eight_gaussians, load_rings, load_spiral, load_two_moons
 
 FITS: dict[str, type[AbstractFit]] = {
@@ -59,6 +61,39 @@ def images_by_name(
     )
 
 
+def records_by_name(load: Callable[..., Dataset]) -> Callable[..., Dataset]:
+    """`load_tfds` or `load_hugging_face` in the words of a config."""
+
+    def load_by_name(
+        dataset: str,
+        size: int,
+        fit: str = "exact",
+        channels: int = 3,
+        train: str = "train",
+        held_out: str = "test",
+        image: str = "image",
+        label: str = "label",
+        directory: str = "",
+        low: float | int = -1.0,
+        high: float | int = 1.0,
+        memory: float | int = 2.0,
+    ) -> Dataset:
+        return load(
+            dataset,
+            _fit(fit, size),
+            channels=channels,
+            train=train,
+            held_out=held_out,
+            image=image,
+            label=label,
+            directory=directory or None,
+            scaling=GreyLevels(256, low, high),
+            memory=memory,
+        )
+
+    return load_by_name
+
+
 LOADERS: dict[str, Callable[..., Dataset]] = {
     "arrays": arrays_by_name,
     "checkerboard": load_checkerboard,
@@ -66,11 +101,13 @@ LOADERS: dict[str, Callable[..., Dataset]] = {
     "cifar10_jpeg": load_cifar10_jpeg,
     "digits": load_digits,
     "eight_gaussians": load_eight_gaussians,
+    "hugging_face": records_by_name(load_hugging_face),
     "images": images_by_name,
     "mnist": load_mnist,
     "mnist32": load_mnist32,
     "rings": load_rings,
     "spiral": load_spiral,
+    "tfds": records_by_name(load_tfds),
     "two_moons": load_two_moons,
 }
 

@@ -39,7 +39,7 @@ def load_images(
     if not images:
         raise ValueError(f"{path} holds no image; accepted: {', '.join(ENDINGS)} files, in folders or not.")
     train_names, held_names, labels, held_labels, classes = _parts(files, images, held_out)
-    train, held = (_kept(ImageFiles(files, names, fit, channels), memory) for names in (train_names, held_names))
+    train, held = (kept(ImageFiles(files, names, fit, channels), memory) for names in (train_names, held_names))
     return Dataset(
         name=name,
         train=train,
@@ -70,5 +70,6 @@ def _parts(files: AbstractFiles, images: tuple[str, ...], held_out: int) -> tupl
     return train, held, labels[~mask], labels[mask], len(classes)
 
 
-def _kept(images: ImageFiles, memory: float) -> Samples:
+def kept(images: ImageFiles, memory: float | int) -> Samples:
+    """The images decoded, if that takes at most `memory` GiB; else as they are, decoded when they are asked for."""
     return images.decoded() if math.prod(images.shape) <= memory * 2**30 else images
