@@ -246,10 +246,10 @@ def test_no_file_is_long_and_none_is_a_drawer():
 
 
 def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Lines of a function without its docstring and decorators."""
+    """Lines of a function's body without its docstring: a network's arguments, one a line, are no code to follow."""
     has_docstring = ast.get_docstring(function, clean=False) is not None
-    docstring = (function.body[0].end_lineno or 0) - function.body[0].lineno + 1 if has_docstring else 0
-    return (function.end_lineno or 0) - function.lineno + 1 - docstring
+    body = function.body[1:] if has_docstring else function.body
+    return (function.end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
 def test_no_function_is_long():
