@@ -18,7 +18,7 @@ from sdelab._checks import check_count, check_nonnegative, check_positive, unkno
 from sdelab._typing import PRNGKey
 from sdelab.data import Dataset
 from sdelab.data.registry import LOADERS
-from sdelab.nn import MLP, DiT, EDM2UNet, NCSNpp, UNet, as_function
+from sdelab.nn import ADM, MLP, DiT, EDM2UNet, NCSNpp, SongUNet, UNet, as_function
 from sdelab.score import (
     DataPrediction,
     EDMPreconditioner,
@@ -54,7 +54,15 @@ SDES = {
     "VP": VP,
     "VPCosine": VPCosine,
 }
-MODELS = {"dit": DiT, "edm2_unet": EDM2UNet, "mlp": MLP, "ncsnpp": NCSNpp, "unet": UNet}
+MODELS = {
+    "adm": ADM,
+    "dit": DiT,
+    "edm2_unet": EDM2UNet,
+    "mlp": MLP,
+    "ncsnpp": NCSNpp,
+    "song_unet": SongUNet,
+    "unet": UNet,
+}
 PRECONDITIONERS = {
     "data": DataPrediction,
     "edm": EDMPreconditioner,
