@@ -158,3 +158,17 @@ def test_implicit_and_denoising_losses_differ_by_a_constant_that_no_score_change
             for o in (denoising_score_matching, implicit_score_matching)
         ]
         assert agree(values[0] - 1.0, values[1])
+
+
+@pytest.mark.parametrize("objective", [implicit_score_matching, sliced_score_matching])
+def test_the_divergence_is_differentiated_by_the_parameters(objective):
+    """The loss is a parabola in theta: its derivative is a central difference, whatever the width."""
+    x0 = MIXTURE.sample(jax.random.key(0), 64)
+    settings = {"weighting": SigmaSquared(), "time_sampler": UniformTime(0.1)}
+
+    @jax.jit
+    def loss(theta):
+        return jnp.mean(objective(jax.random.key(1), perturbed(VP(), theta), VP(), x0, **settings))
+
+    difference = (loss(jnp.asarray(1.5)) - loss(jnp.asarray(-0.5))) / 2.0
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(jnp.asarray(0.5)), difference, rtol=1e-4, atol=1e-4)
