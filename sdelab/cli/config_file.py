@@ -90,6 +90,8 @@ def _complete(config: Any, section: str, name: str) -> None:
         if name:
             raise UsageError(f"config.{section} is a value and has no key {name!r}.")
         return
+    if isinstance(config[section].get(name.partition(".")[0]), ConfigDict):
+        return  # a section in the section: what it holds can be overridden, and ml_collections knows it
     known = {**_defaults(section, config[section].get("name")), **dict(config[section])}
     if name not in known:
         raise UsageError(str(unknown_name(f"key of config.{section}", name, known)))

@@ -44,7 +44,7 @@ def run(argv: list[str]) -> int:
 
 def evaluate(given: Any) -> dict[str, Any]:
     """All numbers of a run, by name."""
-    trained = load_run(given.workdir)
+    trained = load_run(given.workdir, given.average)
     options, count = read_options(given), given.count
     labels = choose_labels(trained, count, None)
     process, arguments = choose(options, trained.sde, trained.score)

@@ -14,6 +14,7 @@ from sdelab.cli.usage import UsageError
 
 COMMANDS = {
     "train": "train what a config file describes, or go on where a run was left",
+    "ema": "an average of the weights that was not kept, made of those that were",
     "sample": "draw samples from a run: an .npz file and a picture",
     "evaluate": "bits/dim of held-out data, and distances of samples to it",
     "data": "`data inspect`: what a data set holds, in numbers and as a picture",

@@ -35,7 +35,7 @@ def run(argv: list[str]) -> int:
     if given is None:
         return 0
     check_count(count=given.count)
-    trained = load_run(given.workdir)
+    trained = load_run(given.workdir, given.average)
     labels = choose_labels(trained, given.count, given.label)
     process, arguments = choose(read_options(given), trained.sde, trained.score)
     shape = (given.count, *trained.event_shape)
@@ -57,6 +57,8 @@ def run(argv: list[str]) -> int:
 
 def define_options(values: flags.FlagValues) -> None:
     """The flags that choose a sampler."""
+    help = "of the weights: ema, one of the config's averages, or one that `sdelab ema` made"
+    flags.DEFINE_string("average", "ema", help, flag_values=values)
     flags.DEFINE_string("solver", "euler_maruyama", ", ".join(SOLVERS), flag_values=values)
     flags.DEFINE_integer("steps", None, "steps of a fixed grid", flag_values=values)
     flags.DEFINE_string("grid", "uniform", f"spacing of the steps: {', '.join(GRIDS)}", flag_values=values)

@@ -10,6 +10,7 @@ from sdelab.cli.config_file import apply_overrides, load_config, split_overrides
 from sdelab.cli.usage import UsageError, new_flags, parse
 from sdelab.train import PREEMPTED, MissingExtra, NonFiniteMetric, Preempted, fit
 from sdelab.train.checkpoint import newest_sound_step
+from sdelab.train.distributed import CLUSTERS, ending_together, initialize, is_main
 
 SUMMARY = "Trains what a config file describes, or goes on where the run in workdir was left."
 
@@ -20,11 +21,24 @@ def run(argv: list[str]) -> int:
     help = "path of a config file; --config.sde.beta_max=12 overrides, and --config.sde.name=VE starts the section anew"
     flags.DEFINE_string("config", None, help, flag_values=values)
     rest, overrides = split_overrides(argv)
+    _define_processes(values)
     given = parse(values, rest, SUMMARY, required=("config", "workdir"))
     if given is None:
         return 0
     logging.set_verbosity(logging.ERROR)  # Orbax reports every save
-    return train(apply_overrides(load_config(given.config), overrides), Path(given.workdir))
+    config = apply_overrides(load_config(given.config), overrides)
+    initialize(given.cluster, coordinator=given.coordinator, processes=given.processes, process=given.process)
+    with ending_together():
+        return train(config, Path(given.workdir))
+
+
+def _define_processes(values: flags.FlagValues) -> None:
+    help = f"whose variables say which process of several this is: auto, none, {', '.join(CLUSTERS)}"
+    flags.DEFINE_string("cluster", "auto", help, flag_values=values)
+    help = "host:port of process 0, instead of a cluster"
+    flags.DEFINE_string("coordinator", None, help, flag_values=values)
+    flags.DEFINE_integer("processes", None, "with --coordinator: number of processes", flag_values=values)
+    flags.DEFINE_integer("process", None, "with --coordinator: number of this process, from 0", flag_values=values)
 
 
 def train(config: dict[str, Any], workdir: Path) -> int:
@@ -32,19 +46,25 @@ def train(config: dict[str, Any], workdir: Path) -> int:
     try:
         state = fit(config, workdir)
     except Preempted as error:
-        print(f"sdelab: {error}", file=sys.stderr)
+        _say(f"sdelab: {error}", file=sys.stderr)
         return PREEMPTED
     except MissingExtra as error:
         raise UsageError(str(error)) from error
     except NonFiniteMetric as error:
-        print(f"sdelab: {error} {_what_is_left(workdir)}", file=sys.stderr)
+        _say(f"sdelab: {error} {_what_is_left(workdir)}", file=sys.stderr)
         return 1
     step, asked = int(state["step"]), config["run"]["steps"]
     if step > asked:
-        print(f"the run in {workdir} is at step {step} already; nothing to do for {asked} steps")
+        _say(f"the run in {workdir} is at step {step} already; nothing to do for {asked} steps")
     else:
-        print(f"trained {step} steps; the run is in {workdir}")
+        _say(f"trained {step} steps; the run is in {workdir}")
     return 0
+
+
+def _say(line: str, file: Any = None) -> None:
+    """Once, and not by every process."""
+    if is_main():
+        print(line, file=file)
 
 
 def _what_is_left(workdir: Path) -> str:

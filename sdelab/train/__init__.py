@@ -6,10 +6,16 @@ from sdelab.train.build import build as build
 from sdelab.train.build import init_params as init_params
 from sdelab.train.checkpoint import Checkpoints as Checkpoints
 from sdelab.train.checkpoint import TornCheckpoint as TornCheckpoint
+from sdelab.train.distributed import NotShared as NotShared
+from sdelab.train.distributed import initialize as initialize
 from sdelab.train.ema import AbstractDecay as AbstractDecay
 from sdelab.train.ema import ConstantDecay as ConstantDecay
+from sdelab.train.ema import HalfLifeDecay as HalfLifeDecay
+from sdelab.train.ema import PowerDecay as PowerDecay
 from sdelab.train.ema import WarmupDecay as WarmupDecay
 from sdelab.train.ema import update_average as update_average
+from sdelab.train.ema_snapshots import Reconstruction as Reconstruction
+from sdelab.train.ema_snapshots import reconstruct as reconstruct
 from sdelab.train.log import AbstractWriter as AbstractWriter
 from sdelab.train.log import JsonLines as JsonLines
 from sdelab.train.log import TensorBoard as TensorBoard
@@ -18,6 +24,11 @@ from sdelab.train.loop import fit as fit
 from sdelab.train.optimizer import adam as adam
 from sdelab.train.optimizer import clip_by_regularised_norm as clip_by_regularised_norm
 from sdelab.train.optimizer import linear_warmup as linear_warmup
+from sdelab.train.placement import AbstractPlacement as AbstractPlacement
+from sdelab.train.placement_mesh import DataParallel as DataParallel
+from sdelab.train.placement_mesh import FullySharded as FullySharded
+from sdelab.train.placement_one import OneDevice as OneDevice
+from sdelab.train.placement_pmap import ParallelMap as ParallelMap
 from sdelab.train.record import CheckpointMismatch as CheckpointMismatch
 from sdelab.train.signals import PREEMPTED as PREEMPTED
 from sdelab.train.signals import Preempted as Preempted
@@ -26,5 +37,6 @@ from sdelab.train.state import init_state as init_state
 from sdelab.train.step import make_train_step as make_train_step
 from sdelab.train.trained import TrainedRun as TrainedRun
 from sdelab.train.trained import load_run as load_run
+from sdelab.train.trained import save_average as save_average
 from sdelab.train.window import NonFiniteMetric as NonFiniteMetric
 from sdelab.train.workdir import WorkdirInUse as WorkdirInUse

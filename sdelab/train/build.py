@@ -2,7 +2,8 @@
 
 A configuration is a mapping of sections. `sde`, `model`, `preconditioner`, `data` and `ema` have a `name`; their
 other keys are the fields of the object so named; `augment`, which may be left out, is another of them. Section `loss`
-names several objects, see `sdelab.train.objective`. Every key is checked: an unknown one is an error with the closest.
+names several objects, see `sdelab.train.objective`. Section `averages`, which may be left out, has further averages beside
+`ema`, each by a name of its own. Every key is checked: an unknown one is an error with the closest.
 """
 
 import dataclasses
@@ -36,14 +37,17 @@ from sdelab.score import (
 )
 from sdelab.sde import EDM, VE, VP, AbstractAffineSDE, RectifiedFlow, SubVP, VEExact, VPCosine
 from sdelab.train.augmented import AUGMENTATIONS, check_augmentation, with_augmentation
+from sdelab.train.construct import Section
 from sdelab.train.construct import construct as construct
 from sdelab.train.construct import named as named
 from sdelab.train.construct import parameters_of as parameters_of
-from sdelab.train.ema import AbstractDecay, ConstantDecay, WarmupDecay
+from sdelab.train.ema import AbstractDecay, ConstantDecay, HalfLifeDecay, PowerDecay, WarmupDecay
+from sdelab.train.ema_snapshots import MAIN, power_widths
 from sdelab.train.objective import build_loss, with_loss_parameters
 from sdelab.train.optimizer import adam, linear_warmup
-from sdelab.train.state import init_state
-from sdelab.train.step import LossFn, make_train_step
+from sdelab.train.run import Run
+from sdelab.train.state import TrainState, init_state
+from sdelab.train.step import LossFn, TrainStep, identity, make_train_step
 
 SDES = {
     "EDM": EDM,
@@ -77,9 +81,9 @@ PRECONDITIONERS = {
     "score_sde_vp": ScoreSDEVP,
     "velocity": VelocityPrediction,
 }
-DECAYS = {"constant": ConstantDecay, "warmup": WarmupDecay}
+DECAYS = {"constant": ConstantDecay, "half_life": HalfLifeDecay, "power": PowerDecay, "warmup": WarmupDecay}
 SECTIONS = ("data", "ema", "loss", "model", "optim", "preconditioner", "run", "sde", "seed")
-OPTIONAL_SECTIONS = ("augment",)
+OPTIONAL_SECTIONS = ("augment", "averages")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,24 +113,6 @@ class Optim:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """Section `run`: how long and how often. Nothing here changes the numbers: a resumed run may differ in it."""
-
-    steps: int
-    log_every: int = 50
-    checkpoint_every: int = 1000
-    keep: int = 3
-    tensorboard: bool = False
-
-    def __post_init__(self):
-        check_count(steps=self.steps, log_every=self.log_every, checkpoint_every=self.checkpoint_every, keep=self.keep)
-        if self.keep < 2:
-            raise ValueError(f"keep = {self.keep} is not accepted; keep must be an integer >= 2.")
-        if not isinstance(self.tensorboard, bool):
-            raise TypeError(f"tensorboard = {self.tensorboard!r} is not accepted; accepted: True or False.")
-
-
-@dataclasses.dataclass(frozen=True)
 class Experiment:
     """Everything that a configuration names, built. `score` has shapes in place of parameters."""
 
@@ -139,6 +125,23 @@ class Experiment:
     ema: AbstractDecay
     optim: Optim
     run: Run
+    averages: Mapping[str, AbstractDecay] = dataclasses.field(default_factory=dict)
+
+    def init_state(self, params: Any) -> TrainState:
+        """The state before the first update."""
+        return init_state(params, self.optimizer, averages=self.averages)
+
+    def train_step(self, mean: Callable[[Any], Any] = identity) -> TrainStep:
+        """The pure step; `mean` is that of `make_train_step`."""
+        return make_train_step(
+            self.loss_fn,
+            self.optimizer,
+            ema=self.ema,
+            learning_rate=self.learning_rate,
+            averages=self.averages,
+            mean=mean,
+            pieces=self.run.pieces,
+        )
 
 
 def build(config: Mapping[str, Any]) -> Experiment:
@@ -150,7 +153,8 @@ def build(config: Mapping[str, Any]) -> Experiment:
     check_sections(config)
     run, optim = construct("run", Run, config["run"]), construct("optim", Optim, config["optim"])
     sde = build_sde(config)
-    ema = named("ema", DECAYS, config["ema"])
+    ema, averages = build_averages(config, optim.batch_size)
+    _check_snapshots(run, {MAIN: ema, **averages})
     dataset = build_dataset(config)
     if optim.batch_size > len(dataset.train):
         raise ValueError(
@@ -175,6 +179,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
         ema=ema,
         optim=optim,
         run=run,
+        averages=averages,
     )
     _check_step(experiment)
     return experiment
@@ -213,6 +218,22 @@ def init_params(config: Mapping[str, Any], event_shape: tuple[int, ...]) -> Any:
     return jax.jit(init)(jax.random.fold_in(jax.random.key(config["seed"]), 0))
 
 
+def build_averages(config: Mapping[str, Any], batch_size: int) -> tuple[AbstractDecay, dict[str, AbstractDecay]]:
+    """The rule of the main average, section `ema`, and those of the further ones, by their names."""
+
+    def decay(section: str, settings: Section) -> AbstractDecay:
+        takes_images = settings.get("name") == "half_life"  # the one rule that counts in images
+        return named(section, DECAYS, settings, **({"batch_size": batch_size} if takes_images else {}))
+
+    further = dict(config.get("averages", {}))
+    for name in further:
+        if name == MAIN or not name.isidentifier():
+            raise ValueError(
+                f"config.averages: the name {name!r} is not accepted; a name is letters, digits and _, and not {MAIN!r}."
+            )
+    return decay("ema", config["ema"]), {name: decay(f"averages.{name}", s) for name, s in further.items()}
+
+
 def is_conditional(config: Mapping[str, Any]) -> bool:
     """Whether the network takes a label."""
     return config["model"].get("classes", 0) > 0
@@ -228,19 +249,24 @@ def _build_model(config: Mapping[str, Any], event_shape: tuple[int, ...], key: P
     return named("model", MODELS, config["model"], **given, rngs=nnx.Rngs(params=key))
 
 
+def _check_snapshots(run: Run, averages: Mapping[str, AbstractDecay]) -> None:
+    if run.snapshot_every and not power_widths(averages):
+        raise ValueError(
+            f"config.run: snapshot_every = {run.snapshot_every} is not accepted without an average whose name is 'power', in "
+            "ema or averages: others cannot be turned into one another."
+        )
+
+
 def _check_step(experiment: Experiment) -> None:
     """Traces one training step on shapes: what does not fit together fails here, and not when files have been made."""
-    step = make_train_step(
-        experiment.loss_fn, experiment.optimizer, ema=experiment.ema, learning_rate=experiment.learning_rate
-    )
     size = experiment.optim.batch_size
     batch = {
         "x": jax.ShapeDtypeStruct((size, *experiment.dataset.event_shape), jnp.float32),
         "label": jax.ShapeDtypeStruct((size,), jnp.int32),
         "index": jax.ShapeDtypeStruct((size,), jnp.int32),
     }
-    state = jax.eval_shape(lambda params: init_state(params, experiment.optimizer), experiment.score.params)
-    jax.eval_shape(step, state, batch, jax.random.key(0))
+    state = jax.eval_shape(experiment.init_state, experiment.score.params)
+    jax.eval_shape(experiment.train_step(), state, batch, jax.random.key(0))
 
 
 def check_sections(config: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from sdelab._checks import check_count
+from sdelab.train.distributed import barrier, from_main, is_main
 
 MANIFEST = "manifest.json"
 
@@ -29,14 +30,18 @@ class TornCheckpoint(UserWarning):
 class Checkpoints(contextlib.AbstractContextManager[Any]):
     """The checkpoints of one run.
 
-    `directory` holds them; the newest `keep` >= 2 stay, since the newest is trusted only once its manifest is written.
+    `directory` holds them; the newest `keep` >= 2 stay, since the newest is trusted only once its manifest is written. With
+    None all stay.
     Saving is synchronous: a checkpoint that cannot be written is an error of the step that wanted it.
+    In a run of several processes every one of them makes the same calls; each writes its part of the arrays, the first
+    one the rest.
     """
 
-    def __init__(self, directory: Path, *, keep: int = 3):
-        check_count(keep=keep)
-        if keep < 2:
-            raise ValueError(f"keep = {keep} is not accepted; keep must be an integer >= 2.")
+    def __init__(self, directory: Path, *, keep: int | None = 3):
+        if keep is not None:
+            check_count(keep=keep)
+            if keep < 2:
+                raise ValueError(f"keep = {keep} is not accepted; keep must be an integer >= 2.")
         self.directory = Path(directory).absolute()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=False
@@ -54,7 +59,9 @@ class Checkpoints(contextlib.AbstractContextManager[Any]):
         if not self._orbax.save(step, args=items, force=True):
             raise RuntimeError(f"checkpoint {step} was not written to {self.directory}.")
         self._orbax.wait_until_finished()
-        write_manifest(self.directory / str(step))
+        if is_main():
+            write_manifest(self.directory / str(step))
+        barrier(f"sdelab: checkpoint {step} is written")
 
     def restore(self, template: Any, accept: Callable[[dict[str, Any]], None]) -> tuple[int, Any] | None:
         """The newest sound step and its state, in the structure, dtypes and placement of `template`; None if there is none.
@@ -62,30 +69,43 @@ class Checkpoints(contextlib.AbstractContextManager[Any]):
         `accept(record)` raises if the record is not of this run: it is called before anything is touched. Torn steps
         are then set aside, with a warning that names them, lest Orbax skip the saves up to them.
         """
-        torn = []
-        for step in sorted(self._orbax.all_steps(), reverse=True):
-            problem = find_damage(self.directory / str(step))
-            if problem is None:
-                accept(read_record(self.directory / str(step)))
-                self._set_aside(torn)
-                args = ocp.args.Composite(state=ocp.args.StandardRestore(_placed(template)))
-                return step, self._orbax.restore(step, args=args)["state"]
-            warnings.warn(f"checkpoint {step} is torn ({problem}); passed over.", TornCheckpoint, stacklevel=2)
-            torn.append(step)
+        step, torn = from_main(self._examine)
+        if step is not None:
+            accept(read_record(self.directory / str(step)))
         self._set_aside(torn)
-        return None
+        if step is None:
+            return None
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(_placed(template)))
+        return step, self._orbax.restore(step, args=args)["state"]
+
+    def set_torn_aside(self) -> None:
+        """Moves the torn steps that are newer than every sound one away, with a warning, so that they are written again."""
+        self._set_aside(from_main(self._examine)[1])
 
     def __exit__(self, *error: Any) -> None:
         self._orbax.close()
 
+    def _examine(self) -> tuple[int | None, list[int]]:
+        """The newest sound step, and the torn ones after it."""
+        torn = []
+        for step in sorted(self._orbax.all_steps(), reverse=True):
+            problem = find_damage(self.directory / str(step))
+            if problem is None:
+                return step, torn
+            warnings.warn(f"checkpoint {step} is torn ({problem}); passed over.", TornCheckpoint, stacklevel=3)
+            torn.append(step)
+        return None, torn
+
     def _set_aside(self, steps: list[int]) -> None:
+        if not steps:
+            return
         shelf = self.directory.parent / f"{self.directory.name}_torn"
-        for step in steps:
+        for step in steps if is_main() else ():
             shelf.mkdir(exist_ok=True)
             copies = len(list(shelf.glob(f"{step}.*")))
             os.replace(self.directory / str(step), shelf / f"{step}.{copies}")
-        if steps:
-            self._orbax.reload()
+        barrier("sdelab: torn checkpoints are set aside")
+        self._orbax.reload()
 
 
 def newest_sound_step(directory: Path) -> Path:
@@ -93,13 +113,25 @@ def newest_sound_step(directory: Path) -> Path:
 
     Errors: `FileNotFoundError` if there is none.
     """
+    newest = next(_sound_steps(directory), None)
+    if newest is None:
+        raise FileNotFoundError(f"no sound checkpoint in {directory}.")
+    return newest
+
+
+def sound_steps(directory: Path) -> list[Path]:
+    """The directories of all sound checkpoints, from the oldest to the newest; torn ones are passed over with a warning."""
+    return [*_sound_steps(directory)][::-1]
+
+
+def _sound_steps(directory: Path) -> Iterator[Path]:
     numbered = [path for path in Path(directory).glob("*") if path.name.isdigit()]
     for path in sorted(numbered, key=lambda path: int(path.name), reverse=True):
         problem = find_damage(path)
         if problem is None:
-            return path
-        warnings.warn(f"checkpoint {path.name} is torn ({problem}); passed over.", TornCheckpoint, stacklevel=2)
-    raise FileNotFoundError(f"no sound checkpoint in {directory}.")
+            yield path
+        else:
+            warnings.warn(f"checkpoint {path.name} is torn ({problem}); passed over.", TornCheckpoint, stacklevel=3)
 
 
 def read_record(step_directory: Path) -> dict[str, Any]:

@@ -76,6 +76,10 @@ class Log:
         self._writers, self._bar, self._examples = writers, bar, examples_per_step
         self._step, self._time = bar.n, time.perf_counter()
 
+    def advance(self, steps: int) -> None:
+        """Moves the progress bar."""
+        self._bar.update(steps)
+
     def write(self, step: int, means: dict[str, float]) -> None:
         now = time.perf_counter()
         rate = self._examples * (step - self._step) / (now - self._time)

@@ -1,7 +1,7 @@
 """Training from a configuration to a directory that holds the run. Meant to be read top to bottom, and forked."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,22 @@ from tqdm import tqdm
 from sdelab.data import Batches
 from sdelab.train.build import Experiment, build, init_params
 from sdelab.train.checkpoint import Checkpoints
+from sdelab.train.dispatch import Dispatcher, plan
+from sdelab.train.distributed import barrier, check_shared, is_main
+from sdelab.train.ema_snapshots import MAIN, Snapshots
 from sdelab.train.log import Log, open_writers, summary_writer
+from sdelab.train.placement import AbstractPlacement
 from sdelab.train.record import check_same_run, describe, write_json
-from sdelab.train.signals import Preempted, StopRequest
-from sdelab.train.state import TrainState, init_state
-from sdelab.train.step import METRICS, make_train_step
-from sdelab.train.window import empty_window, read_window, with_window
+from sdelab.train.run import build_placement
+from sdelab.train.signals import Preempted, SharedStopRequest, StopRequest
+from sdelab.train.state import TrainState
+from sdelab.train.step import METRICS
+from sdelab.train.watchdog import NoWatchdog, Watchdog
+from sdelab.train.window import Carry, empty_window, read_window
 from sdelab.train.workdir import RECORD, check_recorded, claim
+
+SLOW = 1200.0
+"""Seconds that a process of several may take to restore, compile or save, before it is taken for hung."""
 
 
 def fit(config: Mapping[str, Any], workdir: Path | str) -> TrainState:
@@ -27,60 +36,105 @@ def fit(config: Mapping[str, Any], workdir: Path | str) -> TrainState:
     resumed run equals an uninterrupted one bit for bit: batch and randomness are functions of the step. A run that has
     its steps, or more, is left as it is.
 
-    Errors: those of `build`; `MissingExtra`; `WorkdirInUse`; `CheckpointMismatch`; `NonFiniteMetric`, with the last good
-    checkpoint kept; `Preempted`, on SIGTERM or Ctrl-C once the state is saved.
+    In a run of several processes (`sdelab.train.distributed.initialize`) each calls this with the same arguments.
+
+    Errors: those of `build`; `MissingExtra`; `WorkdirInUse`; `NotShared`; `CheckpointMismatch`; `NonFiniteMetric`, with the
+    last good checkpoint kept; `Preempted`, on SIGTERM or Ctrl-C once the state is saved.
     """
     experiment, workdir = build(config), Path(workdir)
     run, record = experiment.run, describe(config, experiment.dataset)
     if run.tensorboard:
         summary_writer()  # before there are any files
-    step_fn = jax.jit(with_window(_train_step(experiment)), donate_argnums=0)
-    batches = Batches(experiment.dataset, experiment.optim.batch_size, seed=config["seed"])
-    root_key = jax.random.fold_in(jax.random.key(config["seed"]), 1)  # 0 is the network's
-
+    placement = build_placement(run, experiment.optim.batch_size)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(claim(workdir))
-        check_recorded(workdir, record)
+        dog = stack.enter_context(Watchdog(run.patience, SLOW) if jax.process_count() > 1 else NoWatchdog())
+        stack.enter_context(_hold(workdir, record))
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", keep=run.keep))
-        start, carry = _restore_or_init(config, experiment, checkpoints, record)
+        start, carry = _restore_or_init(config, experiment, placement, checkpoints, record)
         if start >= run.steps:
             return carry["state"]
-        write_json(workdir / RECORD, record)
-        write_json(workdir / "config.json", record["config"])
-        writers = [stack.enter_context(writer) for writer in open_writers(workdir, start, run.tensorboard)]
-        bar = stack.enter_context(tqdm(total=run.steps, initial=start, unit="step", disable=None, dynamic_ncols=True))
-        log = Log(writers, bar, examples_per_step=experiment.optim.batch_size)
-        stop = stack.enter_context(StopRequest())
+        log = stack.enter_context(_open_log(workdir, experiment, record, start))
+        dispatch = _dispatcher(config, experiment, placement)
+        snapshots = _open_snapshots(stack, workdir, experiment)
+        stop = stack.enter_context(SharedStopRequest() if jax.process_count() > 1 else StopRequest())
 
-        for step in range(start + 1, run.steps + 1):
-            carry = step_fn(carry, batches.batch(step - 1), root_key)
-            bar.update()
-            stopping = bool(stop)
+        carry = placement.enter(carry)
+        events = [every for every in (run.log_every, run.checkpoint_every, run.snapshot_every) if every]
+        for number, (first, count) in enumerate(plan(start, run.steps, events, run.steps_per_dispatch)):
+            step = first + count
+            dog.feed(f"at step {step}", None if dispatch.is_compiled(count) else SLOW)
+            carry = dispatch(carry, first, count)
+            log.advance(count)
+            stopping = stop(number)
             if step % run.log_every == 0:
-                log.write(step, read_window(carry["window"]))
-                carry = {"state": carry["state"], "window": empty_window(METRICS)}
+                log.write(step, read_window(placement.leave(carry["window"])))
+                carry = {"state": carry["state"], "window": dispatch.new_window()}
+            if snapshots and step % run.snapshot_every == 0:
+                dog.feed(f"keeping the averages of step {step}", SLOW)
+                snapshots.save(step, placement.leave(carry["state"]), record)
             if step % run.checkpoint_every == 0 or step == run.steps or stopping:
-                read_window(carry["window"])  # raises: a state that is not finite is never saved
-                checkpoints.save(step, carry, {**record, "step": step})
+                dog.feed(f"saving step {step}", SLOW)
+                _save(checkpoints, step, placement.leave(carry), record)
             if stopping:
                 raise Preempted(f"{stop.name} after step {step}: the state is saved; the same command resumes the run.")
-    return carry["state"]
+        return placement.leave(carry)["state"]
 
 
-def _train_step(experiment: Experiment) -> Any:
-    return make_train_step(
-        experiment.loss_fn, experiment.optimizer, ema=experiment.ema, learning_rate=experiment.learning_rate
-    )
+@contextlib.contextmanager
+def _hold(workdir: Path, record: dict[str, Any]) -> Iterator[None]:
+    """The directory is this run's, for all its processes."""
+    with claim(workdir) if is_main() else contextlib.nullcontext():
+        check_shared(workdir)
+        check_recorded(workdir, record)
+        barrier("sdelab: the record is read")  # and may be written
+        yield
+
+
+@contextlib.contextmanager
+def _open_log(workdir: Path, experiment: Experiment, record: dict[str, Any], start: int) -> Iterator[Log]:
+    """The record of the run and its log; only process 0 writes."""
+    run, main = experiment.run, is_main()
+    with contextlib.ExitStack() as stack:
+        writers = []
+        if main:
+            write_json(workdir / RECORD, record)
+            write_json(workdir / "config.json", record["config"])
+            writers = [stack.enter_context(writer) for writer in open_writers(workdir, start, run.tensorboard)]
+        hidden = None if main else True  # None: where there is no terminal
+        bar = tqdm(total=run.steps, initial=start, unit="step", disable=hidden, dynamic_ncols=True)
+        yield Log(writers, stack.enter_context(bar), examples_per_step=experiment.optim.batch_size)
+
+
+def _save(checkpoints: Checkpoints, step: int, carry: Carry, record: dict[str, Any]) -> None:
+    read_window(carry["window"])  # raises: a state that is not finite is never saved
+    checkpoints.save(step, carry, {**record, "step": step})
+
+
+def _open_snapshots(stack: contextlib.ExitStack, workdir: Path, experiment: Experiment) -> Snapshots | None:
+    if not experiment.run.snapshot_every:
+        return None
+    return stack.enter_context(Snapshots(workdir, {MAIN: experiment.ema, **experiment.averages}))
+
+
+def _dispatcher(config: Mapping[str, Any], experiment: Experiment, placement: AbstractPlacement) -> Dispatcher:
+    batches = Batches(experiment.dataset, experiment.optim.batch_size, seed=config["seed"])
+    root_key = placement.maker(lambda: jax.random.fold_in(jax.random.key(config["seed"]), 1))()  # 0 is the network's
+    return Dispatcher(placement, experiment.train_step, batches, placement.enter(root_key))
 
 
 def _restore_or_init(
-    config: Mapping[str, Any], experiment: Experiment, checkpoints: Checkpoints, record: dict[str, Any]
+    config: Mapping[str, Any],
+    experiment: Experiment,
+    placement: AbstractPlacement,
+    checkpoints: Checkpoints,
+    record: dict[str, Any],
 ) -> tuple[int, Any]:
-    """The newest sound checkpoint of this run, or step 0."""
+    """The newest sound checkpoint of this run, of whatever placement it is, or step 0; at rest."""
 
-    def init(params: Any) -> Any:
-        return {"state": init_state(params, experiment.optimizer), "window": empty_window(METRICS)}
+    def init() -> Any:
+        params = init_params(config, experiment.dataset.event_shape)
+        return {"state": experiment.init_state(params), "window": empty_window(METRICS)}
 
-    template = jax.eval_shape(init, experiment.score.params)
+    template = placement.template(jax.eval_shape(init))
     restored = checkpoints.restore(template, lambda found: check_same_run(found, record))
-    return restored or (0, init(init_params(config, experiment.dataset.event_shape)))
+    return restored or (0, placement.maker(init)())

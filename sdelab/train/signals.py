@@ -1,9 +1,13 @@
 """Signals that ask a run to stop: noted when they come, obeyed between two steps."""
 
+import abc
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+from jax.experimental import multihost_utils
 
 PREEMPTED = 42
 """Exit code of a run that was asked to stop, saved its state and can be resumed."""
@@ -13,17 +17,34 @@ class Preempted(Exception):
     """Training stopped on SIGTERM or Ctrl-C, after its state was saved."""
 
 
-class StopRequest:
-    """Within the context, `bool(request)` says whether SIGTERM or SIGINT has come.
+class AbstractStopRequest(abc.ABC):
+    """Within the context, says whether the run was asked to stop."""
+
+    name: str = ""
+
+    @abc.abstractmethod
+    def __call__(self, dispatch: int) -> bool:
+        """Whether to stop after call number `dispatch` of the device, which increases by one: the same in all processes."""
+
+    @abc.abstractmethod
+    def __enter__(self) -> Self: ...
+
+    @abc.abstractmethod
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class StopRequest(AbstractStopRequest):
+    """Of a process alone: SIGTERM or SIGINT has come.
 
     A second signal of the kind acts as it did before the context, so that a hung run can be interrupted.
     """
 
     def __init__(self):
-        self.name = ""
         self._former: dict[signal.Signals, Any] = {}
 
-    def __bool__(self) -> bool:
+    def __call__(self, dispatch: int) -> bool:
         return bool(self.name)
 
     def __enter__(self) -> Self:
@@ -39,3 +60,30 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.name = signal.Signals(number).name
         signal.signal(number, self._former[signal.Signals(number)])
+
+
+class SharedStopRequest(AbstractStopRequest):
+    """Of one process of several: SIGTERM or SIGINT has come to any of them. All stop after the same step.
+
+    JAX has taken SIGTERM for itself when the processes joined, and makes them agree. SIGINT is passed on as SIGTERM;
+    a second one acts as before.
+    """
+
+    def __init__(self):
+        self._former: Any = None
+
+    def __call__(self, dispatch: int) -> bool:
+        if multihost_utils.reached_preemption_sync_point(dispatch):
+            self.name = "SIGTERM"
+        return bool(self.name)
+
+    def __enter__(self) -> Self:
+        self._former = signal.signal(signal.SIGINT, self._pass_on)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        signal.signal(signal.SIGINT, self._former)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, self._former)
+        os.kill(os.getpid(), signal.SIGTERM)

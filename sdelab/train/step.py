@@ -1,6 +1,7 @@
 """One training step, a pure function."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import jax
@@ -9,6 +10,7 @@ import optax
 from jaxtyping import Array, Float
 
 from sdelab._typing import PRNGKey, PRNGKeys
+from sdelab.train.accumulate import accumulated
 from sdelab.train.ema import AbstractDecay, update_average
 from sdelab.train.state import TrainState
 
@@ -39,37 +41,43 @@ def make_train_step(
     *,
     ema: AbstractDecay,
     learning_rate: optax.Schedule,
+    averages: Mapping[str, AbstractDecay] = MappingProxyType({}),
     mean: Callable[[Any], Any] = identity,
+    pieces: int = 1,
 ) -> TrainStep:
     """Builds the pure `(state, batch, root_key) -> (state, metrics)`. Jit or shard it at the call site.
 
     `mean` averages loss and gradients over devices: the identity under `jax.jit`, `lax.pmean` over the axis under
-    `pmap` and `shard_map`. `learning_rate` is the schedule of `optimizer`, for the metrics.
+    `pmap` and `shard_map`. `learning_rate` is the schedule of `optimizer`, for the metrics. The gradient is computed
+    over `pieces` parts of the batch in turn, each with the activations of its part only. `ema` is the main average;
+    `averages` are those in the state's `averages`.
     Metrics: `loss`, the mean over the batch; `grad_norm`, before any clipping; `lr`.
     """
 
+    def mean_loss(params: Any, piece: Any, shared: Any) -> Float[Array, ""]:
+        # The mean is taken inside the differentiated function and again on the gradients: either alone
+        # scales the gradient wrongly under one of pmap, shard_map with and without varying-axes checks.
+        return mean(jnp.mean(loss_fn(params, piece["keys"], piece["batch"] | shared)))
+
+    compute = accumulated(jax.value_and_grad(mean_loss), pieces)
+
     def train_step(state: TrainState, batch: Batch, root_key: PRNGKey) -> tuple[TrainState, Metrics]:
         keys = example_keys(root_key, state["step"], batch["index"])
-        batch = {**batch, "step_key": jax.random.fold_in(root_key, state["step"])}
-
-        def mean_loss(params: Any) -> Float[Array, ""]:
-            # The mean is taken inside the differentiated function and again on the gradients: either alone
-            # scales the gradient wrongly under one of pmap, shard_map with and without varying-axes checks.
-            return mean(jnp.mean(loss_fn(params, keys, batch)))
-
-        loss, grads = jax.value_and_grad(mean_loss)(state["params"])
+        shared = {"step_key": jax.random.fold_in(root_key, state["step"])}
+        loss, grads = compute(state["params"], {"batch": dict(batch), "keys": keys}, shared)
         grads = mean(grads)
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
             updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         step = state["step"] + 1
-        average = update_average(state["ema"], params, ema(step))
+        after = {"step": step, "params": params, "ema": update_average(state["ema"], params, ema.rate(step))}
+        further = {n: update_average(state["averages"][n], params, decay.rate(step)) for n, decay in averages.items()}
         metrics = {
             "loss": loss,
             "grad_norm": optax.tree.norm(grads),
             "lr": jnp.asarray(learning_rate(state["step"]), jnp.float32),
         }
-        return {"step": step, "params": params, "ema": average, "opt_state": opt_state}, metrics
+        return after | {"opt_state": opt_state} | ({"averages": further} if further else {}), metrics
 
     return train_step
 

@@ -1,19 +1,25 @@
 """From the directory of a run back to objects."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sdelab._checks import unknown_name
 from sdelab.data.scaling import SCALINGS, AbstractScaling
 from sdelab.score import NetworkScore
 from sdelab.sde import AbstractAffineSDE
 from sdelab.train.build import build_score, build_sde, is_conditional, named
-from sdelab.train.checkpoint import newest_sound_step, read_record, read_state
+from sdelab.train.checkpoint import Checkpoints, newest_sound_step, read_record, read_state
+from sdelab.train.ema_snapshots import MAIN, Reconstruction
+
+MADE = "averages"
+"""The folder of a run that holds the averages made after it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedRun:
-    """A run as its newest sound checkpoint describes it; `score` has the averaged weights.
+    """A run as its newest sound checkpoint describes it; `score` has averaged weights.
 
     `conditional` says whether the score takes labels; `event_shape` is that of one sample; `record` is what is written
     beside the arrays, the configuration in it.
@@ -37,20 +43,22 @@ class TrainedRun:
         return named("scaling", SCALINGS, self.record["scaling"])
 
 
-def load_run(workdir: Path | str) -> TrainedRun:
+def load_run(workdir: Path | str, average: str = MAIN) -> TrainedRun:
     """The run in `workdir`, by its newest sound checkpoint. The data set is not needed.
 
-    Errors: `FileNotFoundError` if there is no run, or no sound checkpoint in it.
+    `average` is the main one, one of the config's `averages`, or one that `sdelab ema` made.
+    Errors: `FileNotFoundError` if there is no run, or no sound checkpoint in it; an unknown average.
     """
     workdir = Path(workdir)
     if not (workdir / "checkpoints").is_dir():
         raise FileNotFoundError(f"no run in {workdir}: it has no checkpoints. `sdelab train` makes one.")
-    directory = newest_sound_step(workdir / "checkpoints")
+    made = [path.name for path in (workdir / MADE).glob("*") if path.is_dir()]
+    directory = newest_sound_step(workdir / (f"{MADE}/{average}" if average in made else "checkpoints"))
     record = read_record(directory)
     config, event_shape = record["config"], tuple(record["data"]["event_shape"])
     sde = build_sde(config)
     score = build_score(config, sde, event_shape)
-    params = read_state(directory, {"state": {"ema": score.params}})["state"]["ema"]
+    params = _read_average(directory, score.params, average, made, config)
     return TrainedRun(
         record=record,
         step=record["step"],
@@ -59,3 +67,30 @@ def load_run(workdir: Path | str) -> TrainedRun:
         event_shape=event_shape,
         conditional=is_conditional(config),
     )
+
+
+def save_average(workdir: Path, name: str, made: Reconstruction) -> Path:
+    """Keeps an average in the run's folder, for `load_run(workdir, name)`; returns its directory.
+
+    Errors: a name that an average of the run has.
+    """
+    record = read_record(newest_sound_step(Path(workdir) / "checkpoints"))
+    if not name.replace(".", "_").isidentifier() or name in (MAIN, *record["config"].get("averages", {})):
+        raise ValueError(
+            f"name = {name!r} is not accepted; accepted: letters, digits, _ and ., and no name of an average that the run keeps."
+        )
+    directory = Path(workdir) / MADE / name
+    if directory.exists():
+        raise FileExistsError(f"{directory} is there already; accepted: another name, or none there.")
+    with Checkpoints(directory, keep=None) as steps:
+        steps.save(made.step, {"state": {"ema": made.params}}, {**record, "step": made.step})
+    return directory
+
+
+def _read_average(directory: Path, params: Any, average: str, made: list[str], config: Mapping[str, Any]) -> Any:
+    if average == MAIN or average in made:
+        return read_state(directory, {"state": {"ema": params}})["state"]["ema"]
+    kept = config.get("averages", {})
+    if average not in kept:
+        raise unknown_name("average", average, (MAIN, *kept, *made))
+    return read_state(directory, {"state": {"averages": {average: params}}})["state"]["averages"][average]
