@@ -7,7 +7,7 @@ names several objects, see `sdelab.train.objective`. Section `averages`, which m
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
