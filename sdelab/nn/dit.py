@@ -105,8 +105,9 @@ class DiT(nnx.Module):
                 f"x has shape {x.shape}; this network takes (batch, *space, {self.image_channels}) with "
                 f"{len(self.patch)} spatial sides."
             )
+        patches = patchify(x.astype(self.dtype), self.patch)
         embedding = jax.nn.silu(self.embedding(c_noise, condition, keys))
-        h = self.positions.embed(self.first(patchify(x.astype(self.dtype), self.patch)))
+        h = self.positions.embed(self.first(patches))
         call = run_again if self.rematerialise else run
         for i in range(self.depth):
             h = call(self.blocks[f"block{i}"], h, embedding, keys)

@@ -89,8 +89,7 @@ class CosineAttention(nnx.Module):
     """Attention between all pixels whose queries, keys and values have a root mean square of 1 in each head.
 
     An average of values that differ is smaller than they are: attention alone does not keep the magnitude.
-    Karras et al. (2024), appendix B.3 (cosine similarity), https://arxiv.org/abs/2312.02696; Nguyen et al. (2023),
-    https://arxiv.org/abs/2303.01542.
+    Karras et al. (2024), figure 21, https://arxiv.org/abs/2312.02696.
     """
 
     def __init__(self, channels: int, head_size: int, **settings):

@@ -27,7 +27,7 @@ IMAGES = np.stack([np.eye(8), 1.0 - np.eye(8)[::-1]])[..., None] - 0.5  # a stro
 
 
 def batch(key, size):
-    """Input, noise label, class and EDM's target, of unit variance, for images that are moved at random."""
+    """Input, noise label, class and the target of EDM's network, for images that are moved at random."""
     key_label, key_shift, key_sigma, key_noise = jax.random.split(key, 4)
     label = jax.random.bernoulli(key_label, shape=(size,)).astype(jnp.int32)
     shift = jax.random.randint(key_shift, (size,), 0, 8)
