@@ -26,7 +26,7 @@ class EncoderBlock(nnx.Module):
         head_size: int,
         dims: int,
         number: int,
-        rate: float,
+        rate: float | int,
         **settings,
     ):
         self.skip = MPConv(inputs, outputs, **settings) if inputs != outputs else None
@@ -52,7 +52,7 @@ class DecoderBlock(nnx.Module):
         head_size: int,
         dims: int,
         number: int,
-        rate: float,
+        rate: float | int,
         **settings,
     ):
         self.skip = MPConv(inputs, outputs, **settings) if inputs != outputs else None
@@ -71,7 +71,9 @@ class ResidualBranch(nnx.Module):
     `number` tells the dropout of the blocks apart. Karras et al. (2024), figure 21, https://arxiv.org/abs/2312.02696.
     """
 
-    def __init__(self, inputs: int, outputs: int, embedding: int, dims: int, number: int, rate: float, **settings):
+    def __init__(
+        self, inputs: int, outputs: int, embedding: int, dims: int, number: int, rate: float | int, **settings
+    ):
         self.number, self.rate = number, rate
         self.conv0 = MPConv(inputs, outputs, 3, dims=dims, **settings)
         self.modulation = MPConv(embedding, outputs, **settings)

@@ -10,7 +10,7 @@ from flax import nnx
 
 from sdelab.nn import DIT_SIZES, DiT, NoPositions, RotaryPositions, SinCosPositions, as_function
 from sdelab.nn.dit import layer_norm
-from sdelab.nn.dit_embedding import timestep_features
+from sdelab.nn.edm_embedding import angles, cosines_sines
 from sdelab.nn.patches import patchify, unpatchify
 
 SMALL = {"patch": 2, "width": 32, "depth": 2, "heads": 2}
@@ -110,7 +110,7 @@ def test_layer_norm_is_flax_s_without_parameters():
 
 def test_features_of_the_time_step_are_the_published_ones():
     time = np.array([0.0, 1.0, 250.0, 999.0])
-    features = np.asarray(timestep_features(jnp.asarray(time, jnp.float32), 256))
+    features = np.asarray(cosines_sines(angles(jnp.asarray(time, jnp.float32), 128, 128)))
     frequencies = 10_000.0 ** (-np.arange(128) / 128)
     phases = features[:, :128] + 1j * features[:, 128:]  # [cos | sin]
     close(phases, np.exp(1j * np.outer(time, frequencies)), 1e-4)  # the float32 rounding of 999 is 6e-5

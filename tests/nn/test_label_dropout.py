@@ -10,9 +10,10 @@ from sdelab.nn import DiT, EDM2UNet, as_function
 from sdelab.nn.label_dropout import drop_labels
 
 KEYS = jax.random.split(jax.random.key(0), 4000)
+SMALL_EDM2 = {"channels": 8, "multipliers": (1,), "blocks": 1, "attention_resolutions": (), "head_size": 8}
 BUILDERS = {
     "dit": lambda **s: DiT(1, patch=2, width=16, depth=1, heads=2, **s),
-    "edm2": lambda **s: EDM2UNet(1, 4, channels=8, multipliers=(1,), blocks=1, head_size=8, **s),
+    "edm2": lambda **s: EDM2UNet(1, 4, **SMALL_EDM2, **s),
 }
 
 
