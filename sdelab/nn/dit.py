@@ -1,5 +1,6 @@
 """The diffusion transformer, and the sizes it was published in."""
 
+import functools
 import math
 from typing import Any
 
@@ -14,8 +15,8 @@ from sdelab._typing import PRNGKeys
 from sdelab.nn.attention import attend
 from sdelab.nn.convolution import check_dims
 from sdelab.nn.dit_embedding import DiTEmbedding
-from sdelab.nn.label_dropout import check_label_dropout
-from sdelab.nn.layers import check_rate, dropout
+from sdelab.nn.label_dropout import check_dropout
+from sdelab.nn.layers import dropout
 from sdelab.nn.patches import patchify, unpatchify
 from sdelab.nn.positions import AbstractPositions, SinCosPositions
 from sdelab.nn.rematerialisation import run, run_again
@@ -59,13 +60,13 @@ class DiT(nnx.Module):
         width: int = 384,
         depth: int = 12,
         heads: int = 6,
-        mlp_ratio: float = 4.0,
+        mlp_ratio: float | int = 4.0,
         dims: int = 2,
         positions: AbstractPositions = SinCosPositions(),
         classes: int = 0,
-        dropout: float = 0.0,
-        label_dropout: float = 0.0,
-        noise_scale: float = 200.0,
+        dropout: float | int = 0.0,
+        label_dropout: float | int = 0.0,
+        noise_scale: float | int = 200.0,
         out_channels: int | None = None,
         rematerialise: bool = False,
         dtype: DTypeLike = jnp.float32,
@@ -74,22 +75,18 @@ class DiT(nnx.Module):
     ):
         check_count(image_channels=image_channels, width=width, depth=depth, heads=heads)
         check_positive(noise_scale=noise_scale, mlp_ratio=mlp_ratio)
-        check_rate(dropout)
-        check_label_dropout(label_dropout, classes)
+        check_dropout(dropout, label_dropout, classes)
         if width % heads:
             raise ValueError(f"heads = {heads} is not accepted; heads must divide the width, {width}.")
         out_channels = image_channels if out_channels is None else out_channels
         settings = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.image_channels, self.patch = image_channels, _patch_sizes(patch, dims)
-        self.depth, self.positions = depth, positions
-        self.rematerialise, self.dtype = rematerialise, jnp.dtype(dtype)
-        pixels = math.prod(self.patch)
+        self.depth, self.positions, self.dtype = depth, positions, jnp.dtype(dtype)
+        self._run, pixels = run_again if rematerialise else run, math.prod(self.patch)
         self.embedding = DiTEmbedding(width, classes, noise_scale=noise_scale, label_dropout=label_dropout, **settings)
         self.first = _linear(pixels * image_channels, width, **settings)
-        hidden = round(mlp_ratio * width)
-        self.blocks = nnx.Dict(
-            {f"block{i}": DiTBlock(width, heads, hidden, positions, dropout, i, **settings) for i in range(depth)}
-        )
+        block = functools.partial(DiTBlock, width, heads, round(mlp_ratio * width), positions, dropout, **settings)
+        self.blocks = nnx.Dict({f"block{i}": block(number=i) for i in range(depth)})
         self.modulation = _zero_linear(width, 2 * width, **settings)
         self.last = _zero_linear(width, pixels * out_channels, **settings)
 
@@ -105,11 +102,11 @@ class DiT(nnx.Module):
                 f"x has shape {x.shape}; this network takes (batch, *space, {self.image_channels}) with "
                 f"{len(self.patch)} spatial sides."
             )
+        patches = patchify(x.astype(self.dtype), self.patch)
         embedding = jax.nn.silu(self.embedding(c_noise, condition, keys))
-        h = self.positions.embed(self.first(patchify(x.astype(self.dtype), self.patch)))
-        call = run_again if self.rematerialise else run
+        h = self.positions.embed(self.first(patches))
         for i in range(self.depth):
-            h = call(self.blocks[f"block{i}"], h, embedding, keys)
+            h = self._run(self.blocks[f"block{i}"], h, embedding, keys)
         shift, scale = jnp.split(_spread(self.modulation(embedding), h.ndim), 2, axis=-1)
         return unpatchify(self.last(_modulate(layer_norm(h), shift, scale)), self.patch).astype(jnp.float32)
 
@@ -118,7 +115,14 @@ class DiTBlock(nnx.Module):
     """Attention and a perceptron of one hidden layer, both modulated and gated. `number` tells the dropout apart."""
 
     def __init__(
-        self, width: int, heads: int, hidden: int, positions: AbstractPositions, dropout: float, number: int, **settings
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        positions: AbstractPositions,
+        dropout: float | int,
+        number: int,
+        **settings,
     ):
         self.heads, self.positions, self.dropout, self.number = heads, positions, dropout, number
         self.modulation = _zero_linear(width, 6 * width, **settings)

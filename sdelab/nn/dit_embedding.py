@@ -1,7 +1,5 @@
 """Noise level and label of a diffusion transformer, as published."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -9,22 +7,12 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from sdelab._typing import PRNGKeys
+from sdelab.nn.edm_embedding import angles, cosines_sines
 from sdelab.nn.label_dropout import drop_labels
 from sdelab.nn.layers import check_labels, label_rows
 
-_FEATURES, _MAX_PERIOD = 256, 10_000.0
+_FEATURES = 256
 _STD = 0.02
-
-
-def timestep_features(time: Float[Array, " batch"], width: int) -> Float[Array, "batch width"]:
-    r"""$[\cos(\omega_k t), \sin(\omega_k t)]$ with $\omega_k = 10^{-4k/K}$, k < K = `width`/2; float32.
-
-    Nichol and Dhariwal (2021), https://arxiv.org/abs/2102.09672, whose code Peebles and Xie (2023) use.
-    """
-    half = width // 2
-    frequencies = jnp.exp(jnp.arange(half, dtype=jnp.float32) * (-math.log(_MAX_PERIOD) / half))
-    angles = time.astype(jnp.float32)[:, None] * frequencies[None, :]
-    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=1)
 
 
 class DiTEmbedding(nnx.Module):
@@ -39,8 +27,8 @@ class DiTEmbedding(nnx.Module):
         width: int,
         classes: int,
         *,
-        noise_scale: float,
-        label_dropout: float,
+        noise_scale: float | int,
+        label_dropout: float | int,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -57,7 +45,7 @@ class DiTEmbedding(nnx.Module):
     def __call__(
         self, c_noise: Float[Array, " batch"], condition: Int[Array, " batch"] | None, keys: PRNGKeys | None
     ) -> Float[Array, "batch width"]:
-        features = timestep_features(self.noise_scale * c_noise, _FEATURES)
+        features = cosines_sines(angles(self.noise_scale * c_noise, _FEATURES // 2, _FEATURES // 2))
         h = self.second(jax.nn.silu(self.first(features.astype(self.dtype))))
         if condition is not None:
             check_labels(condition, self.classes)

@@ -26,7 +26,7 @@ class EncoderBlock(nnx.Module):
         head_size: int,
         dims: int,
         number: int,
-        rate: float,
+        rate: float | int,
         **settings,
     ):
         self.skip = MPConv(inputs, outputs, **settings) if inputs != outputs else None
@@ -52,7 +52,7 @@ class DecoderBlock(nnx.Module):
         head_size: int,
         dims: int,
         number: int,
-        rate: float,
+        rate: float | int,
         **settings,
     ):
         self.skip = MPConv(inputs, outputs, **settings) if inputs != outputs else None
@@ -71,7 +71,9 @@ class ResidualBranch(nnx.Module):
     `number` tells the dropout of the blocks apart. Karras et al. (2024), figure 21, https://arxiv.org/abs/2312.02696.
     """
 
-    def __init__(self, inputs: int, outputs: int, embedding: int, dims: int, number: int, rate: float, **settings):
+    def __init__(
+        self, inputs: int, outputs: int, embedding: int, dims: int, number: int, rate: float | int, **settings
+    ):
         self.number, self.rate = number, rate
         self.conv0 = MPConv(inputs, outputs, 3, dims=dims, **settings)
         self.modulation = MPConv(embedding, outputs, **settings)
@@ -89,8 +91,7 @@ class CosineAttention(nnx.Module):
     """Attention between all pixels whose queries, keys and values have a root mean square of 1 in each head.
 
     An average of values that differ is smaller than they are: attention alone does not keep the magnitude.
-    Karras et al. (2024), appendix B.3 (cosine similarity), https://arxiv.org/abs/2312.02696; Nguyen et al. (2023),
-    https://arxiv.org/abs/2303.01542.
+    Karras et al. (2024), figure 21, https://arxiv.org/abs/2312.02696.
     """
 
     def __init__(self, channels: int, head_size: int, **settings):

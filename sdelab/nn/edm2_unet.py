@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -14,8 +13,8 @@ from sdelab._checks import check_count
 from sdelab._typing import PRNGKeys
 from sdelab.nn.convolution import check_dims
 from sdelab.nn.edm2_blocks import DecoderBlock, EncoderBlock
-from sdelab.nn.label_dropout import check_label_dropout, drop_labels
-from sdelab.nn.layers import check_labels, check_rate, label_rows
+from sdelab.nn.label_dropout import check_dropout, drop_labels
+from sdelab.nn.layers import check_labels, label_rows
 from sdelab.nn.magnitude_preserving import MPConv, MPFourier, mp_cat, mp_silu, mp_sum
 from sdelab.nn.rematerialisation import run, run_again
 from sdelab.nn.resampling import downsample, upsample
@@ -45,7 +44,7 @@ class EDM2UNet(nnx.Module):
     $\tfrac14 \log\sigma$, as `sdelab.score.EDMPreconditioner` has it, and an input of unit variance.
 
     Arguments: `image_channels`; `image_size`, the side at which `attention_resolutions` are counted (any sides that
-    the levels can halve are accepted); `channels`, at full resolution; `multipliers`, of `channels` at each resolution;
+    the levels can halve are accepted); `channels`, and `multipliers` of them at each resolution;
     `blocks`, per resolution in the encoder, one more in the decoder; `attention_resolutions`, sides with attention, which
     the start of the decoder always has; `head_size`, which divides the channels where attention is; `dims`, 1, 2 or 3
     spatial axes; `classes`, 0 for a network without labels, and a negative label, or none, is a vector of zeros;
@@ -66,8 +65,8 @@ class EDM2UNet(nnx.Module):
         head_size: int = 64,
         dims: int = 2,
         classes: int = 0,
-        dropout: float = 0.0,
-        label_dropout: float = 0.0,
+        dropout: float | int = 0.0,
+        label_dropout: float | int = 0.0,
         rematerialise: bool = False,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
@@ -76,26 +75,20 @@ class EDM2UNet(nnx.Module):
         check_count(image_channels=image_channels, image_size=image_size, channels=channels, blocks=blocks)
         check_count(head_size=head_size)
         check_dims(dims)
-        check_rate(dropout)
-        check_label_dropout(label_dropout, classes)
+        check_dropout(dropout, label_dropout, classes)
         widths = _widths(channels, multipliers)
+        attended = _attended(image_size, len(widths), attention_resolutions)
         settings = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        attended = [image_size >> i in attention_resolutions for i in range(len(widths))]
         self.image_channels, self.dims, self.classes, self.label_dropout = image_channels, dims, classes, label_dropout
         self.levels, self.count, self.dtype = len(widths), blocks, jnp.dtype(dtype)
         self._run = run_again if rematerialise else run
-        self.fourier = MPFourier(channels, param_dtype=param_dtype, rngs=rngs)
-        self.noise = MPConv(channels, max(widths), **settings)
-        if classes > 0:
-            self.label = MPConv(classes, max(widths), **settings)
-        self.first = MPConv(image_channels + 1, channels, 3, dims=dims, **settings)
-        encoder = _encoder_plan(widths, blocks, attended)
-        decoder = _decoder_plan(widths, blocks, attended, [channels, *(block.outputs for block in encoder)])
-        numbers = itertools.count()
+        self.fourier = MPFourier(widths[0], param_dtype=param_dtype, rngs=rngs)
+        self.noise = MPConv(widths[0], max(widths), **settings)
+        self.label = MPConv(classes, max(widths), **settings) if classes > 0 else None
+        self.first = MPConv(image_channels + 1, widths[0], 3, dims=dims, **settings)
         common = {"head_size": head_size, "dims": dims, "rate": dropout, **settings}
-        self.encoder = nnx.Dict(_build(EncoderBlock, encoder, max(widths), numbers, **common))
-        self.decoder = nnx.Dict(_build(DecoderBlock, decoder, max(widths), numbers, **common))
-        self.last = MPConv(channels, image_channels, 3, dims=dims, **settings)
+        self.encoder, self.decoder = map(nnx.Dict, _build_blocks(widths, blocks, attended, **common))
+        self.last = MPConv(widths[0], image_channels, 3, dims=dims, **settings)
         self.gain = nnx.Param(jnp.zeros((), param_dtype))
 
     def __call__(
@@ -185,17 +178,34 @@ def _decoder_plan(widths: list[int], blocks: int, attended: list[bool], skips: l
     return plan
 
 
-def _build(
-    kind: type[EncoderBlock] | type[DecoderBlock],
-    plan: list[_Block],
-    embedding: int,
-    numbers: Iterator[int],
-    **common: Any,
-) -> dict[str, nnx.Module]:
-    return {
-        b.name: kind(b.inputs, b.outputs, embedding, attention=b.attention, number=next(numbers), **common)
-        for b in plan
-    }
+def _build_blocks(widths: list[int], blocks: int, attended: list[bool], **common: Any) -> list[dict[str, nnx.Module]]:
+    """The blocks of encoder and decoder, by name; all are numbered, for their dropout."""
+    encoder = _encoder_plan(widths, blocks, attended)
+    decoder = _decoder_plan(widths, blocks, attended, [widths[0], *(block.outputs for block in encoder)])
+    numbers = itertools.count()
+
+    def build(kind: type[EncoderBlock] | type[DecoderBlock], block: _Block) -> nnx.Module:
+        number, attention = next(numbers), block.attention
+        return kind(block.inputs, block.outputs, max(widths), attention=attention, number=number, **common)
+
+    plans = ((EncoderBlock, encoder), (DecoderBlock, decoder))
+    return [{block.name: build(kind, block) for block in plan} for kind, plan in plans]
+
+
+def _attended(image_size: int, levels: int, attention_resolutions: tuple[int, ...]) -> list[bool]:
+    """Whether each level has attention."""
+    if image_size % 2 ** (levels - 1):
+        raise ValueError(
+            f"image_size = {image_size} is not accepted; image_size must be a multiple of {2 ** (levels - 1)}, so that it "
+            f"can be halved to {levels} resolutions."
+        )
+    sides = [image_size >> level for level in range(levels)]
+    if not set(attention_resolutions) <= set(sides):
+        raise ValueError(
+            f"attention_resolutions = {attention_resolutions} is not accepted; the network has the resolutions "
+            f"{', '.join(map(str, sides))}."
+        )
+    return [side in attention_resolutions for side in sides]
 
 
 def _widths(channels: int, multipliers: tuple[int, ...]) -> list[int]:

@@ -137,7 +137,7 @@ def normalize_weights(params: Any) -> Any:
 
     The network's function stays as it is. To be applied once after initialisation and after every update, so that
     the learning rate is the size of a step on the sphere and nothing else. `params` is the nested dict of
-    `sdelab.nn.as_function`; weights are the leaves named `weight`. Karras et al. (2024), section 2.3, config E.
+    `sdelab.nn.as_function`; weights are the leaves named `weight`. Karras et al. (2024), config E and eq. 66.
     """
 
     def visit(path: Any, leaf: Array) -> Array:

@@ -11,7 +11,7 @@ def with_forced_normalization(optimizer: optax.GradientTransformation) -> optax.
 
     `sdelab.nn.normalize_weights` of the updated parameters, as an update. The published code normalises at the next
     forward pass instead: the network's function is the same, and the averages differ in what an update adds to a
-    weight's length. Karras et al. (2024), section 2.3, https://arxiv.org/abs/2312.02696.
+    weight's length. Karras et al. (2024), config E and eq. 66, https://arxiv.org/abs/2312.02696.
     """
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ from flax import nnx
 
 from sdelab.nn import DIT_SIZES, DiT, NoPositions, RotaryPositions, SinCosPositions, as_function
 from sdelab.nn.dit import layer_norm
-from sdelab.nn.dit_embedding import timestep_features
+from sdelab.nn.edm_embedding import angles, cosines_sines
 from sdelab.nn.patches import patchify, unpatchify
 
 SMALL = {"patch": 2, "width": 32, "depth": 2, "heads": 2}
@@ -110,7 +110,7 @@ def test_layer_norm_is_flax_s_without_parameters():
 
 def test_features_of_the_time_step_are_the_published_ones():
     time = np.array([0.0, 1.0, 250.0, 999.0])
-    features = np.asarray(timestep_features(jnp.asarray(time, jnp.float32), 256))
+    features = np.asarray(cosines_sines(angles(jnp.asarray(time, jnp.float32), 128, 128)))
     frequencies = 10_000.0 ** (-np.arange(128) / 128)
     phases = features[:, :128] + 1j * features[:, 128:]  # [cos | sin]
     close(phases, np.exp(1j * np.outer(time, frequencies)), 1e-4)  # the float32 rounding of 999 is 6e-5
@@ -190,3 +190,22 @@ def test_a_constant_image_is_the_same_everywhere_to_a_network_with_rotary_positi
     patches = patchify(apply(params, jnp.ones((2, 4, 6, 1)), jnp.zeros((2,))), (2, 2))
     close(patches, jnp.broadcast_to(patches[:, :1, :1], patches.shape))
     assert float(jnp.ptp(patches[0, 0, 0])) > 1e-3  # within a patch pixels differ
+
+
+def test_what_does_not_fit_is_refused():
+    rngs = nnx.Rngs(params=0)
+    network = nnx.eval_shape(lambda: DiT(1, **SMALL, rngs=nnx.Rngs(params=0)))
+    with pytest.raises(ValueError, match=r"multiples of \(2, 2\)"):
+        network(jnp.zeros((1, 4, 5, 1)), jnp.zeros((1,)))
+    with pytest.raises(ValueError, match=r"takes \(batch, \*space, 1\) with 2 spatial sides"):
+        network(jnp.zeros((1, 4, 4, 3)), jnp.zeros((1,)))
+    with pytest.raises(ValueError, match=r"heads = 5 .* must divide the width, 384"):
+        DiT(1, heads=5, rngs=rngs)
+    with pytest.raises(ValueError, match=r"patch = \(2, 2\) .* one for each of 3 axes"):
+        DiT(1, patch=(2, 2), dims=3, rngs=rngs)
+    with pytest.raises(ValueError, match="patch = 0"):
+        DiT(1, patch=0, rngs=rngs)
+    with pytest.raises(ValueError, match="2 channels do not hold the positions of 2 axes"):
+        RotaryPositions().rotate(jnp.zeros((1, 4, 4, 1, 2)))
+    with pytest.raises(ValueError, match="base = 0"):
+        RotaryPositions(base=0.0)

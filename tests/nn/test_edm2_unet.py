@@ -51,6 +51,14 @@ def test_published_sizes_have_the_published_numbers_of_parameters(size, millions
     assert round(sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6) == millions
 
 
+def test_multipliers_multiply_the_channels():
+    def shapes(**settings):
+        build = functools.partial(EDM2UNet, 1, 8, blocks=1, attention_resolutions=(4,), head_size=8, **settings)
+        return as_function(nnx.eval_shape(lambda: build(rngs=nnx.Rngs(params=0))))
+
+    assert shapes(channels=8, multipliers=(2, 4)) == shapes(channels=16, multipliers=(1, 2))
+
+
 def test_activations_keep_unit_magnitude_in_every_block_with_the_gains_at_their_start():
     apply, params = randomised(3, 32, channels=64, blocks=1, attention_resolutions=(16,), head_size=64, gain=0.0)
     magnitudes = []
@@ -85,7 +93,9 @@ def test_a_new_network_is_zero_whatever_its_gains_in_the_blocks():
 
     @jax.jit
     def initial_gains():
-        _, built = as_function(EDM2UNet(1, 8, **{**SMALL, "multipliers": (1,)}, rngs=nnx.Rngs(params=0)))
+        _, built = as_function(
+            EDM2UNet(1, 8, **{**SMALL, "multipliers": (1,), "attention_resolutions": ()}, rngs=nnx.Rngs(params=0))
+        )
         return [leaf for path, leaf in jax.tree.leaves_with_path(built) if path[-1].key == "gain"]
 
     gains = initial_gains()
@@ -130,9 +140,13 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="multiples of 2"):
         network(jnp.zeros((1, 7, 8, 1)), jnp.zeros((1,)))
     with pytest.raises(ValueError, match=r"head_size = 64 .* must divide the 16 channels"):
-        EDM2UNet(1, 8, channels=16, multipliers=(1,), rngs=rngs)
+        EDM2UNet(1, 8, channels=16, multipliers=(1,), attention_resolutions=(8,), rngs=rngs)
     with pytest.raises(ValueError, match=r"label_dropout = 0\.1 is not accepted without labels"):
         EDM2UNet(1, 8, label_dropout=0.1, rngs=rngs)
+    with pytest.raises(ValueError, match=r"attention_resolutions = \(16, 5\) .* resolutions 16, 8"):
+        EDM2UNet(1, 16, multipliers=(1, 2), attention_resolutions=(16, 5), rngs=rngs)
+    with pytest.raises(ValueError, match=r"image_size = 10 .* multiple of 4"):
+        EDM2UNet(1, 10, multipliers=(1, 2, 2), rngs=rngs)
     with pytest.raises(ValueError, match="dims = 4"):
         EDM2UNet(1, 8, dims=4, rngs=rngs)
     with pytest.raises(ValueError, match="multipliers = 0"):

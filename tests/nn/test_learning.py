@@ -13,10 +13,11 @@ from sdelab.nn import DiT, EDM2UNet, RotaryPositions, as_function
 from sdelab.score import EDMPreconditioner
 from sdelab.train.forced_normalization import with_forced_normalization
 
+SMALL_EDM2 = {"channels": 16, "multipliers": (1, 2), "blocks": 1, "attention_resolutions": (4,), "head_size": 16}
 BUILDERS = {
     "dit": lambda **s: DiT(1, patch=2, width=48, depth=2, heads=2, classes=2, **s),
     "dit-rotary": lambda **s: DiT(1, patch=2, width=48, depth=2, heads=2, classes=2, positions=RotaryPositions(), **s),
-    "edm2": lambda **s: EDM2UNet(1, 8, channels=16, multipliers=(1, 2), blocks=1, head_size=16, classes=2, **s),
+    "edm2": lambda **s: EDM2UNet(1, 8, **SMALL_EDM2, classes=2, **s),
 }
 OPTIMIZERS = {
     "dit": optax.adam(2e-3),
@@ -27,7 +28,7 @@ IMAGES = np.stack([np.eye(8), 1.0 - np.eye(8)[::-1]])[..., None] - 0.5  # a stro
 
 
 def batch(key, size):
-    """Input, noise label, class and EDM's target, of unit variance, for images that are moved at random."""
+    """Input, noise label, class and the target of EDM's network, for images that are moved at random."""
     key_label, key_shift, key_sigma, key_noise = jax.random.split(key, 4)
     label = jax.random.bernoulli(key_label, shape=(size,)).astype(jnp.int32)
     shift = jax.random.randint(key_shift, (size,), 0, 8)

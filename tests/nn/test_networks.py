@@ -23,7 +23,8 @@ def build(kind, **settings):
     if kind == "dit":
         return DiT(1, patch=2, width=32, depth=2, heads=2, rngs=rngs, **settings)
     if kind == "edm2":
-        return EDM2UNet(1, 4, channels=16, multipliers=(1,), blocks=1, head_size=16, rngs=rngs, **settings)
+        small = {"channels": 16, "multipliers": (1,), "blocks": 1, "attention_resolutions": (4,), "head_size": 16}
+        return EDM2UNet(1, 4, **small, rngs=rngs, **settings)
     return UNet(1, channels=16, multipliers=(1, 2), rngs=rngs, **settings)
 
 
