@@ -56,6 +56,7 @@ def describe(dataset: Dataset) -> list[tuple[str, str]]:
         ("data set", dataset.name),
         ("training samples", f"{len(dataset.train)}"),
         ("held-out samples", f"{len(dataset.held_out)}"),
+        ("prepared by", dataset.preparation or "nothing: as stored"),
         ("shape", " x ".join(map(str, dataset.event_shape))),
         ("stored as", f"{dataset.train.dtype} in [{numbers.low:g}, {numbers.high:g}]"),
         ("mean", _listed(numbers.mean)),

@@ -74,7 +74,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 def _split(samples: np.ndarray, mask: np.ndarray) -> tuple[Samples, Samples]:
     if isinstance(samples, np.memmap):
-        return tuple(SelectedSamples(samples, np.flatnonzero(rows)) for rows in (~mask, mask))
+        return SelectedSamples(samples, np.flatnonzero(~mask)), SelectedSamples(samples, np.flatnonzero(mask))
     return samples[~mask], samples[mask]
 
 

@@ -13,7 +13,8 @@ class Dataset:
     """Samples to train on and samples to judge by, as stored, with the scaling that models see them in.
 
     Fields: `name`; `train` and `held_out`, `(n, *event)`, images `(n, height, width, channels)` as integers, arrays or
-    `AbstractSamples`; `train_labels` and `held_out_labels`, `(n,)` int32 in `[0, classes)`, or None with `classes` = 0; `scaling`.
+    `AbstractSamples`; `train_labels` and `held_out_labels`, `(n,)` int32 in `[0, classes)`, or None with `classes` = 0; `scaling`;
+    `preparation`, in words, what was done to stored images on the way, for records.
     The arrays are made read-only.
     """
 
@@ -24,6 +25,7 @@ class Dataset:
     train_labels: np.ndarray | None = None
     held_out_labels: np.ndarray | None = None
     classes: int = 0
+    preparation: str = ""
 
     def __post_init__(self):
         if self.train.shape[1:] != self.held_out.shape[1:]:

@@ -9,7 +9,7 @@ import numpy as np
 from sdelab.data.dataset import Dataset
 from sdelab.data.files import AbstractFiles
 from sdelab.data.images import AbstractFit, ImageFiles
-from sdelab.data.images.loading import kept
+from sdelab.data.images.loading import kept, preparation
 from sdelab.data.scaling import AbstractScaling, GreyLevels
 
 
@@ -56,8 +56,7 @@ def load_records(
 ) -> Dataset:
     """Images of records, decoded and fitted as those of files; see `load_images`. `labels` of both parts, or None."""
     parts = [kept(ImageFiles(files, files.names, fit, channels), memory) for files in (train, held_out)]
-    train_labels, held_labels = (np.asarray(part, np.int32) for part in labels) if labels else (None, None)
-    classes = 1 + int(max(train_labels.max(), held_labels.max())) if labels else 0
+    train_labels, held_labels = [np.asarray(part, np.int32) for part in labels] if labels else (None, None)
     return Dataset(
         name=name,
         train=parts[0],
@@ -65,5 +64,6 @@ def load_records(
         scaling=scaling,
         train_labels=train_labels,
         held_out_labels=held_labels,
-        classes=classes,
+        classes=1 + max(max(part) for part in labels) if labels else 0,
+        preparation=preparation(fit, channels),
     )

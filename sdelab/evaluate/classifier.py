@@ -1,6 +1,6 @@
 """Do class-conditional samples look like what was asked for? A classifier trained on real images is the judge."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -13,11 +13,13 @@ Labels = Int[Array, " count"] | Int[np.ndarray, " count"]
 class LabelClassifier:
     """A support vector machine with Gaussian kernel on flattened images: 0.99 on held-out digits.
 
-    `fit` at most 10 000 images, the first of the set: its cost grows with their square.
+    `fit` at most `LIMIT` images, the first of the set: its cost grows with their square.
     """
 
+    LIMIT: ClassVar[int] = 10_000
+
     def __init__(self, x: Images, label: Labels):
-        self._machine = SVC(C=10.0, gamma="scale").fit(_flatten(x)[:10_000], np.asarray(label)[:10_000])
+        self._machine = SVC(C=10.0, gamma="scale").fit(_flatten(x)[: self.LIMIT], np.asarray(label)[: self.LIMIT])
 
     def predict(self, x: Images) -> np.ndarray:
         """The label of each image, shape `(count,)`."""

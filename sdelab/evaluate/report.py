@@ -24,6 +24,11 @@ def held_out_rows(dataset: Dataset, count: int) -> np.ndarray:
     total = len(dataset.held_out)
     if not total:
         raise ValueError(f"{dataset.name} has no held-out samples to judge by; accepted: data with held_out > 0.")
+    return evenly_spaced(total, count)
+
+
+def evenly_spaced(total: int, count: int) -> np.ndarray:
+    """At most `count` of `total` rows, evenly spaced from the first on."""
     return np.arange(min(count, total)) * total // min(count, total)
 
 
@@ -78,7 +83,8 @@ def label_agreement(samples: Any, labels: np.ndarray, dataset: Dataset) -> dict[
     """Accuracy of a classifier of real data on held-out data, and its agreement with the labels asked of the samples."""
     if dataset.train_labels is None or dataset.held_out_labels is None:
         raise ValueError(f"{dataset.name} has no labels to agree with.")
-    classifier = LabelClassifier(dataset.encode(dataset.train), dataset.train_labels)
+    rows = evenly_spaced(len(dataset.train), LabelClassifier.LIMIT)  # a set may be sorted by its labels
+    classifier = LabelClassifier(dataset.encode(dataset.train[rows]), dataset.train_labels[rows])
     return {
         "classifier_accuracy": classifier.agreement(dataset.encode(dataset.held_out), dataset.held_out_labels),
         "classifier_agreement": classifier.agreement(samples, labels),

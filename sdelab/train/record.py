@@ -28,7 +28,11 @@ def describe(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
     scaling = {name: value for name, value in vars(dataset.scaling).items() if isinstance(value, (int, float))}
     record = {
         "config": config,
-        "data": {"sha256": dataset.fingerprint, "event_shape": dataset.event_shape},
+        "data": {
+            "sha256": dataset.fingerprint,
+            "event_shape": dataset.event_shape,
+            "preparation": dataset.preparation,
+        },
         "scaling": {"name": type(dataset.scaling).__name__, **scaling},
         "versions": {
             "sdelab": __version__,

@@ -191,6 +191,8 @@ def test_the_rule_and_every_byte_are_in_the_fingerprint(tmp_path):
             "images", **{"path": str(path), "size": 4, "held_out": 0, "memory": 0.0, **changes}
         ).fingerprint
 
+    said = load_dataset("images", path=str(path), size=4, held_out=0, fit="center_crop_adm", channels=1).preparation
+    assert said == "CenterCropADM(size=4), L"
     by_rule = {fingerprint(fit=fit) for fit in ("center_crop", "center_crop_adm", "stretch")}
     assert len(by_rule) == 3
     assert fingerprint(fit="stretch") in by_rule

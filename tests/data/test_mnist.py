@@ -1,6 +1,7 @@
 """IDX files, made by hand byte for byte, and MNIST where it is at hand."""
 
 import gzip
+import hashlib
 
 import numpy as np
 import pytest
@@ -89,6 +90,22 @@ def test_labels_that_do_not_belong_to_the_images_are_refused(tmp_path, monkeypat
 
 def _at_hand():
     return any((data_directory() / below / f"{NAMES[0]}.gz").is_file() for below in ("mnist", "."))
+
+
+PUBLISHED = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+"""MD5 of the published files after decompression."""
+
+
+@pytest.mark.skipif(not _at_hand(), reason="MNIST is not under SDELAB_DATA")
+def test_files_are_the_published_ones_byte_for_byte():
+    for name, md5 in PUBLISHED.items():
+        path = next(path for below in ("mnist", ".") if (path := data_directory() / below / f"{name}.gz").is_file())
+        assert hashlib.md5(gzip.decompress(path.read_bytes())).hexdigest() == md5
 
 
 @pytest.mark.skipif(not _at_hand(), reason="MNIST is not under SDELAB_DATA")

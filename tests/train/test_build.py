@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
+from sdelab.data.cifar10 import CLASSES
 from sdelab.train import build, init_params, init_state, make_train_step
 
 ROOT = Path(__file__).parents[2]
@@ -30,8 +32,12 @@ def digits(**changes):
 
 
 @pytest.fixture
-def small_mnist(tmp_path, monkeypatch):
-    """MNIST's four files, with 300 random images."""
+def small_data(tmp_path, monkeypatch):
+    """MNIST's four files with 300 random images each, and 300 and 10 grey ones in the place of CIFAR-10 (JPEG)."""
+    for i in range(310):
+        path = tmp_path / "cifar10-jpeg" / ("train" if i < 300 else "test") / CLASSES[i % 10] / f"{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (i % 256,) * 3).save(path)
     rng = np.random.default_rng(0)
     for part in ("train", "t10k"):
         images, labels = rng.integers(0, 256, (300, 28, 28), np.uint8), rng.integers(0, 10, 300).astype(np.uint8)
@@ -42,7 +48,7 @@ def small_mnist(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[str(path.relative_to(ROOT)) for path in CONFIGS])
-def test_every_config_builds_and_its_step_traces(path, small_mnist):
+def test_every_config_builds_and_its_step_traces(path, small_data):
     experiment = build(load(path))
     step = make_train_step(
         experiment.loss_fn, experiment.optimizer, ema=experiment.ema, learning_rate=experiment.learning_rate

@@ -1,4 +1,3 @@
-import functools
 import os
 from pathlib import Path
 
@@ -6,18 +5,19 @@ from sdelab.data.files.base import AbstractFiles, is_data
 
 
 class FolderFiles(AbstractFiles):
-    """The files below a folder, links followed."""
+    """The files that are below a folder now, links followed."""
 
     def __init__(self, path: Path):
         self.path = path
-
-    @functools.cached_property
-    def names(self) -> tuple[str, ...]:
         found = []
-        for folder, _, files in os.walk(self.path, followlinks=True):
-            below = Path(folder).relative_to(self.path)
+        for folder, _, files in os.walk(path, followlinks=True):
+            below = Path(folder).relative_to(path)
             found += [(below / file).as_posix() for file in files]
-        return tuple(sorted(filter(is_data, found)))
+        self._names = tuple(sorted(filter(is_data, found)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._names
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()

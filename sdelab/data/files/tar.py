@@ -16,12 +16,13 @@ class TarFiles(AbstractFiles):
         self.path = path
         try:
             self._contents = _read_all(path)
+            self._names = tuple(sorted(self._contents))
         except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
             raise ValueError(f"{path} is not a whole tar archive: {error}. Copy or download it again.") from error
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(sorted(self._contents))
+        return self._names
 
     def read(self, name: str) -> bytes:
         return self._contents[name]

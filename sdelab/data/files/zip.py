@@ -1,4 +1,3 @@
-import functools
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,10 +17,11 @@ class ZipFiles(AbstractFiles):
             self._zip = zipfile.ZipFile(path)
         except zipfile.BadZipFile as error:
             raise ValueError(f"{path} is not a whole zip archive: {error}. Copy or download it again.") from error
+        self._names = tuple(sorted(n for n in self._zip.namelist() if not n.endswith("/") and is_data(n)))
 
-    @functools.cached_property
+    @property
     def names(self) -> tuple[str, ...]:
-        return tuple(sorted(name for name in self._zip.namelist() if not name.endswith("/") and is_data(name)))
+        return self._names
 
     def read(self, name: str) -> bytes:
         try:

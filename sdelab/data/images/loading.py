@@ -6,7 +6,7 @@ import numpy as np
 from sdelab.data.dataset import Dataset
 from sdelab.data.files import AbstractFiles, open_files
 from sdelab.data.images.fit import AbstractFit
-from sdelab.data.images.image_files import ImageFiles
+from sdelab.data.images.image_files import MODES, ImageFiles
 from sdelab.data.images.labels import labels_of
 from sdelab.data.samples import Samples
 from sdelab.data.scaling import AbstractScaling, GreyLevels
@@ -48,6 +48,7 @@ def load_images(
         train_labels=labels,
         held_out_labels=held_labels,
         classes=classes,
+        preparation=preparation(fit, channels),
     )
 
 
@@ -68,6 +69,11 @@ def _parts(files: AbstractFiles, images: tuple[str, ...], held_out: int) -> tupl
     if labels is None:
         return train, held, None, None, 0
     return train, held, labels[~mask], labels[mask], len(classes)
+
+
+def preparation(fit: AbstractFit, channels: int) -> str:
+    """The rule and the channels, for the record of a run."""
+    return f"{fit}, {MODES[channels]}"
 
 
 def kept(images: ImageFiles, memory: float | int) -> Samples:
