@@ -23,7 +23,10 @@ METRICS = ("loss", "grad_norm", "lr")
 """Names of the metrics of a step."""
 
 LossFn: TypeAlias = Callable[[Any, PRNGKeys, Batch], Float[Array, " batch"]]
-"""`(params, keys, batch)` to per-example losses, one key per example."""
+"""`(params, keys, batch)` to per-example losses, one key per example.
+
+The step adds `batch["step_key"]`, one key that all examples of the step share, on every device: for what they draw together.
+"""
 
 TrainStep: TypeAlias = Callable[[TrainState, Batch, PRNGKey], tuple[TrainState, Metrics]]
 
@@ -51,15 +54,16 @@ def make_train_step(
     Metrics: `loss`, the mean over the batch; `grad_norm`, before any clipping; `lr`.
     """
 
-    def mean_loss(params: Any, piece: Any) -> Float[Array, ""]:
-        # The mean is taken inside the differentiated function and again on the gradients: either alone
-        # scales the gradient wrongly under one of pmap, shard_map with and without varying-axes checks.
-        return mean(jnp.mean(loss_fn(params, piece["keys"], piece["batch"])))
-
-    compute = accumulated(jax.value_and_grad(mean_loss), pieces)
-
     def train_step(state: TrainState, batch: Batch, root_key: PRNGKey) -> tuple[TrainState, Metrics]:
         keys = example_keys(root_key, state["step"], batch["index"])
+        step_key = jax.random.fold_in(root_key, state["step"])
+
+        def mean_loss(params: Any, piece: Any) -> Float[Array, ""]:
+            # The mean is taken inside the differentiated function and again on the gradients: either alone
+            # scales the gradient wrongly under one of pmap, shard_map with and without varying-axes checks.
+            return mean(jnp.mean(loss_fn(params, piece["keys"], {**piece["batch"], "step_key": step_key})))
+
+        compute = accumulated(jax.value_and_grad(mean_loss), pieces)
         loss, grads = compute(state["params"], {"batch": dict(batch), "keys": keys})
         grads = mean(grads)
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
