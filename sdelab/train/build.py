@@ -7,7 +7,7 @@ Every key is checked: an unknown one is an error with the closest.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
