@@ -54,17 +54,17 @@ def make_train_step(
     Metrics: `loss`, the mean over the batch; `grad_norm`, before any clipping; `lr`.
     """
 
-    def mean_loss(params: Any, piece: Any, shared: Any) -> Float[Array, ""]:
-        # The mean is taken inside the differentiated function and again on the gradients: either alone
-        # scales the gradient wrongly under one of pmap, shard_map with and without varying-axes checks.
-        return mean(jnp.mean(loss_fn(params, piece["keys"], piece["batch"] | shared)))
-
-    compute = accumulated(jax.value_and_grad(mean_loss), pieces)
-
     def train_step(state: TrainState, batch: Batch, root_key: PRNGKey) -> tuple[TrainState, Metrics]:
         keys = example_keys(root_key, state["step"], batch["index"])
-        shared = {"step_key": jax.random.fold_in(root_key, state["step"])}
-        loss, grads = compute(state["params"], {"batch": dict(batch), "keys": keys}, shared)
+        step_key = jax.random.fold_in(root_key, state["step"])
+
+        def mean_loss(params: Any, piece: Any) -> Float[Array, ""]:
+            # The mean is taken inside the differentiated function and again on the gradients: either alone
+            # scales the gradient wrongly under one of pmap, shard_map with and without varying-axes checks.
+            return mean(jnp.mean(loss_fn(params, piece["keys"], {**piece["batch"], "step_key": step_key})))
+
+        compute = accumulated(jax.value_and_grad(mean_loss), pieces)
+        loss, grads = compute(state["params"], {"batch": dict(batch), "keys": keys})
         grads = mean(grads)
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
             updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])

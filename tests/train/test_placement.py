@@ -84,9 +84,9 @@ def test_accumulation_is_the_mean_over_the_whole_batch():
 
     params = {"w": jnp.asarray(0.3)}
     whole = jax.value_and_grad(loss)(params, {"x": x})
-    parts = accumulated(lambda params, piece, _: jax.value_and_grad(loss)(params, piece), 3)(params, {"x": x}, {})
+    parts = accumulated(jax.value_and_grad(loss), 3)(params, {"x": x})
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), parts, whole)
-    seen = accumulated(lambda params, piece, shared: piece["x"] * shared["factor"], 3)(params, {"x": x}, {"factor": 3.0})
+    seen = accumulated(lambda params, batch: batch["x"] * 3.0, 3)(params, {"x": x})
     np.testing.assert_allclose(seen[:, 0], 3.0 * x[:, 0].reshape(4, 3).sum(1) / 3.0)
 
 
