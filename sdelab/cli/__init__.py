@@ -1,3 +1,3 @@
-"""The command `sdelab`: `train`, `sample` and `evaluate`."""
+"""The command `sdelab`: `train`, `sample`, `evaluate`, `import` and `export`."""
 
 from sdelab.cli.main import main as main

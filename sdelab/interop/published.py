@@ -158,6 +158,16 @@ def _tensors(module: InertModule, above: str = "") -> Iterator[tuple[str, np.nda
 
 
 def _arguments(network: InertModule) -> dict[str, Any]:
+    """What the network was constructed with, and what its blocks were that its own arguments do not say."""
     leading = ("img_resolution", "img_channels", "label_dim", "use_fp16")  # of every preconditioner of EDM
     given = dict(zip(leading, network.state.get("_init_args", ()), strict=False))
-    return {"class_name": network.class_name, **given, **network.state.get("_init_kwargs", {})}
+    inside = {block.state.get("_init_kwargs", {}).get("channels_per_head") for block in _parts(network)} - {None}
+    heads = {"channels_per_head": inside.pop()} if len(inside) == 1 else {}
+    return {"class_name": network.class_name, **given, **network.state.get("_init_kwargs", {}), **heads}
+
+
+def _parts(module: InertModule) -> Iterator[InertModule]:
+    yield module
+    for part in module.state.get("_modules", {}).values():
+        if part is not None:
+            yield from _parts(part)

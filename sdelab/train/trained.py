@@ -4,16 +4,20 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from sdelab._checks import unknown_name
 from sdelab.data.scaling import SCALINGS, AbstractScaling
 from sdelab.score import NetworkScore
 from sdelab.sde import AbstractAffineSDE
 from sdelab.train.build import build_score, build_sde, is_conditional, named
 from sdelab.train.checkpoint import newest_sound_step, read_record, read_state
 
+WEIGHTS = {"averaged": "ema", "raw": "params"}
+"""Which weights of a run, and their names in its state."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainedRun:
-    """A run as its newest sound checkpoint describes it; `score` has the averaged weights.
+    """A run as its newest sound checkpoint describes it; `score` has the weights of the kind `weights`.
 
     `conditional` says whether the score takes labels; `event_shape` is that of one sample; `record` is what is written
     beside the arrays, the configuration in it.
@@ -25,6 +29,7 @@ class TrainedRun:
     score: NetworkScore
     event_shape: tuple[int, ...]
     conditional: bool
+    weights: str = "averaged"
 
     @property
     def config(self) -> dict[str, Any]:
@@ -37,12 +42,14 @@ class TrainedRun:
         return named("scaling", SCALINGS, self.record["scaling"])
 
 
-def load_run(workdir: Path | str) -> TrainedRun:
-    """The run in `workdir`, by its newest sound checkpoint. The data set is not needed.
+def load_run(workdir: Path | str, weights: str = "averaged") -> TrainedRun:
+    """The run in `workdir`, by its newest sound checkpoint, with weights of a kind of `WEIGHTS`. The data set is not needed.
 
-    Errors: `FileNotFoundError` if there is no run, or no sound checkpoint in it.
+    Errors: `FileNotFoundError` if there is no run, or no sound checkpoint in it; an unknown kind of weights.
     """
-    workdir = Path(workdir)
+    if weights not in WEIGHTS:
+        raise unknown_name("kind of weights", weights, WEIGHTS)
+    workdir, name = Path(workdir), WEIGHTS[weights]
     if not (workdir / "checkpoints").is_dir():
         raise FileNotFoundError(f"no run in {workdir}: it has no checkpoints. `sdelab train` makes one.")
     directory = newest_sound_step(workdir / "checkpoints")
@@ -50,7 +57,7 @@ def load_run(workdir: Path | str) -> TrainedRun:
     config, event_shape = record["config"], tuple(record["data"]["event_shape"])
     sde = build_sde(config)
     score = build_score(config, sde, event_shape)
-    params = read_state(directory, {"state": {"ema": score.params}})["state"]["ema"]
+    params = read_state(directory, {"state": {name: score.params}})["state"][name]
     return TrainedRun(
         record=record,
         step=record["step"],
@@ -58,4 +65,5 @@ def load_run(workdir: Path | str) -> TrainedRun:
         score=dataclasses.replace(score, params=params),
         event_shape=event_shape,
         conditional=is_conditional(config),
+        weights=weights,
     )

@@ -84,7 +84,9 @@ def test_edm(name, tmp_path):
     fixture = network(name)
     published = read_edm(restore(name, tmp_path / "network.pkl"))
     check(published.choose("averaged"), fixture["weights"])
-    assert published.config == {"class_name": fixture["meta"]["precond"], "label_dim": 0, **fixture["meta"]["config"]}
+    meta = fixture["meta"]
+    heads = {"channels_per_head": 8} if meta["config"]["model_type"] == "DhariwalUNet" else {}
+    assert published.config == {"class_name": meta["precond"], "label_dim": 0, **meta["config"], **heads}
     with pytest.raises(ValueError, match="weights = 'raw' is not accepted; the file holds averaged weights only"):
         published.choose("raw")
     with pytest.raises(ValueError, match=r"unknown kind of weights 'average'\. Did you mean 'averaged'"):
