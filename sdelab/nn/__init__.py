@@ -6,4 +6,5 @@ A network is called `(x, c_noise, condition=None, keys=None)`, with one noise la
 from sdelab.nn.functional import Apply as Apply
 from sdelab.nn.functional import as_function as as_function
 from sdelab.nn.mlp import MLP as MLP
+from sdelab.nn.ncsnpp import NCSNpp as NCSNpp
 from sdelab.nn.unet import UNet as UNet

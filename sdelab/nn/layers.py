@@ -8,7 +8,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from sdelab._checks import is_concrete
+from sdelab._checks import check_count, is_concrete
 from sdelab._typing import PRNGKeys
 
 _LOWEST, _HIGHEST = 1.0, 64.0  # radians per unit of c_noise: from its whole range, about 4, down to 0.1
@@ -79,28 +79,48 @@ class Embedding(nnx.Module):
         return jax.nn.silu(h)
 
     def _label(self, condition: Int[Array, " batch"]) -> Float[Array, "batch width"]:
-        if self.classes == 0:
-            raise ValueError("condition was given to a network without labels; accepted: None, or classes > 0.")
-        if is_concrete(condition) and condition.size and int(condition.max()) >= self.classes:
-            raise ValueError(
-                f"condition = {condition} has a label that the network does not know; accepted: labels less than "
-                f"{self.classes}, negative for no label."
-            )
-        table = self.label[...]
-        rows = jnp.take(table, jnp.maximum(condition, 0), axis=0, mode="fill")
-        return jnp.where((condition >= 0)[:, None], rows, jnp.zeros_like(rows))
+        check_labels(condition, self.classes)
+        return label_rows(self.label[...], condition)
+
+
+def check_labels(condition: Int[Array, " batch"], classes: int) -> None:
+    if classes == 0:
+        raise ValueError("condition was given to a network without labels; accepted: None, or classes > 0.")
+    if is_concrete(condition) and condition.size and int(condition.max()) >= classes:
+        raise ValueError(
+            f"condition = {condition} has a label that the network does not know; accepted: labels less than "
+            f"{classes}, negative for no label."
+        )
+
+
+def label_rows(table: Float[Array, "classes width"], condition: Int[Array, " batch"]) -> Float[Array, "batch width"]:
+    """The row of each label, zeros for a negative one, NaN for one that the table lacks."""
+    rows = jnp.take(table, jnp.maximum(condition, 0), axis=0, mode="fill")
+    return jnp.where((condition >= 0)[:, None], rows, jnp.zeros_like(rows))
 
 
 class GroupNorm(nnx.Module):
     """Group normalisation whose scale and shift may also come from an embedding, in one multiply-add over the image.
 
-    Statistics in float32, by sums over pixels first: two reads of the image in all.
+    Statistics in float32, by sums over pixels first: two reads of the image in all. `groups` divides `channels`; by
+    default their greatest common divisor with 8.
     Wu and He (2018), eq. 1 to 3, https://arxiv.org/abs/1803.08494; Perez et al. (2017), eq. 2 (the modulation),
     https://arxiv.org/abs/1709.07871.
     """
 
-    def __init__(self, channels: int, *, param_dtype: DTypeLike = jnp.float32):
-        self.groups, self.epsilon = math.gcd(channels, 8), 1e-5
+    def __init__(
+        self,
+        channels: int,
+        *,
+        groups: int | None = None,
+        epsilon: float = 1e-5,
+        param_dtype: DTypeLike = jnp.float32,
+    ):
+        groups = math.gcd(channels, 8) if groups is None else groups
+        check_count(channels=channels, groups=groups)
+        if channels % groups:
+            raise ValueError(f"groups = {groups} is not accepted; groups must divide the {channels} channels.")
+        self.groups, self.epsilon = groups, epsilon
         self.scale = nnx.Param(jnp.ones((channels,), param_dtype))
         self.bias = nnx.Param(jnp.zeros((channels,), param_dtype))
 
