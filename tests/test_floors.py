@@ -28,7 +28,7 @@ FLOORS = {
     "guidance": 3,
     "adjoint": 4,
     "integration": 4,
-    "divergence": 4,
+    "divergence": 3,
     "forward": 4,
     "bounds": 4,
     "interpolation": 4,

@@ -7,7 +7,7 @@ from typing import Any, Self, TypeAlias
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from sdelab._broadcast import expand_right
 from sdelab._callable import as_pytree_callable
@@ -67,10 +67,14 @@ class NetworkScore(AbstractScore):
         """
         return dataclasses.replace(self, keys=jax.vmap(lambda key: jax.random.fold_in(key, _DROPOUT))(keys))
 
+    def label(self, t: Time) -> Float[Array, "..."]:
+        """What the network is told of the noise level at `t`, of its shape."""
+        sigma = self.sde.sigma(t)
+        return self.preconditioner.c_noise(jnp.asarray(t, sigma.dtype), self.sde.alpha(t), sigma)
+
     def _evaluate(self, x: State, t: Time, condition: Any) -> tuple[Array, Array, State]:
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
-        label = self.preconditioner.c_noise(jnp.asarray(t, sigma.dtype), alpha, sigma)
-        label = jnp.broadcast_to(expand_right(label, x).reshape(-1), x.shape[:1])
+        label = jnp.broadcast_to(expand_right(self.label(t), x).reshape(-1), x.shape[:1])
         x_in = expand_right(self.preconditioner.c_in(alpha, sigma), x) * x
         out = self.apply(self.params, x_in, label, condition, keys=self.keys)
         if out.shape != x.shape:

@@ -16,6 +16,8 @@ from sdelab._checks import check_count, check_increasing, check_nonnegative, che
 from sdelab._numerics import safe_sqrt
 from sdelab._typing import Scalar, State
 from sdelab.reverse import require_affine
+from sdelab.score.tables import linear_entry
+from sdelab.score.tables import table_index as table_index
 from sdelab.sde import AbstractAffineSDE, AbstractSDE
 from sdelab.solvers.base import Interval
 
@@ -125,14 +127,5 @@ def snr_ratio(sde: AbstractAffineSDE, t0: Array, t1: Array) -> tuple[Float[Array
     return jnp.where(noisy, jnp.exp(gap), 0.0), jnp.where(noisy, -jnp.expm1(gap), 1.0)
 
 
-def table_index(t: Float[Array, "..."], n: int) -> Int[Array, "..."]:
-    r"""$\lfloor t (N - 1) \rfloor$, where a t meant to be $i/(N - 1)$ gives i whatever its last digit."""
-    position = t * (n - 1)
-    nearest = jnp.round(position)
-    slack = 8 * jnp.finfo(position.dtype).eps * jnp.maximum(nearest, 1.0)
-    return jnp.where(jnp.abs(position - nearest) <= slack, nearest, jnp.floor(position)).astype(jnp.int32)
-
-
 def _table(first: Scalar, last: Scalar, n: int, index: Int[Array, "..."]) -> Float[Array, "..."]:
-    fraction = jnp.asarray(index).astype(jnp.result_type(float)) / max(n - 1, 1)
-    return first + fraction * (last - first)
+    return linear_entry(first, last, n, jnp.asarray(index).astype(jnp.result_type(float)))

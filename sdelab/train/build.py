@@ -1,12 +1,12 @@
 """From a configuration, in names and numbers, to objects. Names stop here: nothing below floor 6 sees them.
 
 A configuration is a mapping of sections. `sde`, `model`, `preconditioner`, `data` and `ema` have a `name`; their
-other keys are the fields of the object so named. Every key is checked: an unknown one is an error with the closest.
+other keys are the fields of the object so named. Section `loss` names several objects, see `sdelab.train.objective`.
+Every key is checked: an unknown one is an error with the closest.
 """
 
 import dataclasses
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -17,23 +17,31 @@ from flax import nnx
 from sdelab._checks import check_count, check_nonnegative, check_positive, unknown_name
 from sdelab._typing import PRNGKey
 from sdelab.data import Dataset, load_dataset
-from sdelab.losses import DiffusionSquared, SigmaSquared, UniformTime, denoising_score_matching
 from sdelab.nn import MLP, UNet, as_function
 from sdelab.score import (
     DataPrediction,
     EDMPreconditioner,
+    IDDPMPreconditioner,
     NetworkScore,
     NoisePrediction,
     ScorePrediction,
+    ScoreSDEDiscreteVE,
+    ScoreSDEDiscreteVP,
+    ScoreSDEVE,
+    ScoreSDEVP,
     VelocityPrediction,
+    VEPreconditioner,
+    VPPreconditioner,
 )
 from sdelab.sde import EDM, VE, VP, AbstractAffineSDE, RectifiedFlow, SubVP, VEExact, VPCosine
+from sdelab.train.construct import construct as construct
+from sdelab.train.construct import named as named
+from sdelab.train.construct import parameters_of as parameters_of
 from sdelab.train.ema import AbstractDecay, ConstantDecay, WarmupDecay
+from sdelab.train.objective import build_loss, with_loss_parameters
 from sdelab.train.optimizer import adam, linear_warmup
 from sdelab.train.state import init_state
-from sdelab.train.step import Batch, LossFn, make_train_step
-
-Section = Mapping[str, Any]
+from sdelab.train.step import LossFn, make_train_step
 
 SDES = {
     "EDM": EDM,
@@ -48,29 +56,19 @@ MODELS = {"mlp": MLP, "unet": UNet}
 PRECONDITIONERS = {
     "data": DataPrediction,
     "edm": EDMPreconditioner,
+    "edm_ve": VEPreconditioner,
+    "edm_vp": VPPreconditioner,
+    "iddpm": IDDPMPreconditioner,
     "noise": NoisePrediction,
     "score": ScorePrediction,
+    "score_sde_discrete_ve": ScoreSDEDiscreteVE,
+    "score_sde_discrete_vp": ScoreSDEDiscreteVP,
+    "score_sde_ve": ScoreSDEVE,
+    "score_sde_vp": ScoreSDEVP,
     "velocity": VelocityPrediction,
 }
-WEIGHTINGS = {"diffusion_squared": DiffusionSquared, "sigma_squared": SigmaSquared}
 DECAYS = {"constant": ConstantDecay, "warmup": WarmupDecay}
 SECTIONS = ("data", "ema", "loss", "model", "optim", "preconditioner", "run", "sde", "seed")
-
-
-@dataclasses.dataclass(frozen=True)
-class Loss:
-    """Section `loss`: denoising score matching.
-
-    Fields: `weighting`, a name of `WEIGHTINGS`; `t_min` >= 0, the earliest time trained on.
-    """
-
-    weighting: str = "sigma_squared"
-    t_min: float = 1e-5
-
-    def __post_init__(self):
-        if self.weighting not in WEIGHTINGS:
-            raise unknown_name("weighting", str(self.weighting), WEIGHTINGS)
-        check_nonnegative(t_min=self.t_min)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,11 +139,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
     check_sections(config)
     run, optim = construct("run", Run, config["run"]), construct("optim", Optim, config["optim"])
     sde = build_sde(config)
-    loss, ema = construct("loss", Loss, config["loss"]), named("ema", DECAYS, config["ema"])
-    if loss.t_min >= sde.t_max:
-        raise ValueError(
-            f"config.loss: t_min = {loss.t_min} is not accepted; it must be less than t_max = {sde.t_max}."
-        )
+    ema = named("ema", DECAYS, config["ema"])
     dataset = build_dataset(config)
     if optim.batch_size > len(dataset.train):
         raise ValueError(
@@ -153,6 +147,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
             "training examples."
         )
     score = build_score(config, sde, dataset.event_shape)
+    loss_fn = build_loss(config, score, batch_size=optim.batch_size, conditional=is_conditional(config))
     clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm > 0 else optax.identity()
     learning_rate = linear_warmup(optim.learning_rate, optim.warmup_steps)
     optimizer = adam(learning_rate, b1=float(optim.b1), b2=float(optim.b2), eps=optim.eps, clip=clip)
@@ -160,7 +155,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
         sde=sde,
         dataset=dataset,
         score=score,
-        loss_fn=build_loss(loss, score, is_conditional(config)),
+        loss_fn=loss_fn,
         optimizer=optimizer,
         learning_rate=learning_rate,
         ema=ema,
@@ -192,29 +187,16 @@ def build_score(config: Mapping[str, Any], sde: AbstractAffineSDE, event_shape: 
     """The network of section `model` for events of the given shape, as a score with shapes in place of parameters."""
     preconditioner = named("preconditioner", PRECONDITIONERS, config["preconditioner"])
     model = nnx.eval_shape(lambda: _build_model(config, event_shape, jax.random.key(0)))
-    return NetworkScore(sde, preconditioner, *as_function(model))
+    return NetworkScore(sde, preconditioner, *with_loss_parameters(config, *as_function(model)))
 
 
 def init_params(config: Mapping[str, Any], event_shape: tuple[int, ...]) -> Any:
-    """The network's initial parameters, drawn from the config's seed."""
-    key_params = jax.random.fold_in(jax.random.key(config["seed"]), 0)
-    return jax.jit(lambda key: as_function(_build_model(config, event_shape, key))[1])(key_params)
+    """The initial parameters, of the network drawn from the config's seed, and of the loss if it has any."""
 
+    def init(key: PRNGKey) -> Any:
+        return with_loss_parameters(config, *as_function(_build_model(config, event_shape, key)))[1]
 
-def build_loss(loss: Loss, score: NetworkScore, conditional: bool) -> LossFn:
-    """Denoising score matching as a function `(params, keys, batch)`, of labelled batches if `conditional`."""
-    sde = score.sde
-    weighting = WEIGHTINGS[loss.weighting]()
-    time_sampler = UniformTime(loss.t_min)
-
-    def loss_fn(params: Any, keys: Any, batch: Batch) -> Any:
-        model = dataclasses.replace(score, params=params).with_keys(keys)
-        condition = batch["label"] if conditional else None
-        return denoising_score_matching(
-            keys, model, sde, batch["x"], weighting=weighting, time_sampler=time_sampler, condition=condition
-        )
-
-    return loss_fn
+    return jax.jit(init)(jax.random.fold_in(jax.random.key(config["seed"]), 0))
 
 
 def is_conditional(config: Mapping[str, Any]) -> bool:
@@ -223,8 +205,13 @@ def is_conditional(config: Mapping[str, Any]) -> bool:
 
 
 def _build_model(config: Mapping[str, Any], event_shape: tuple[int, ...], key: PRNGKey) -> nnx.Module:
-    size = {"image_channels": event_shape[-1]} if config["model"].get("name") == "unet" else {"dim": event_shape[-1]}
-    return named("model", MODELS, config["model"], **size, rngs=nnx.Rngs(params=key))
+    """The model, given what its constructor asks of the data: the channels and side of an image, the dimension of a point."""
+    *sides, channels = event_shape
+    size = sides[0] if len(set(sides)) == 1 else tuple(sides)
+    known = {"dim": channels, "image_channels": channels, "image_size": size, "dims": len(sides)}
+    parameters = parameters_of(MODELS[name]) if (name := config["model"].get("name")) in MODELS else {}
+    given = {key: value for key, value in known.items() if key in parameters}
+    return named("model", MODELS, config["model"], **given, rngs=nnx.Rngs(params=key))
 
 
 def _check_step(experiment: Experiment) -> None:
@@ -253,41 +240,3 @@ def check_sections(config: Mapping[str, Any]) -> None:
     seed = config["seed"]
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ValueError(f"seed = {seed!r} is not accepted; seed must be an integer in [0, 2^32).")
-
-
-def named(section: str, table: Mapping[str, Callable[..., Any]], settings: Section, **given: Any) -> Any:
-    """The object that a section with a `name` describes; `given` are arguments that do not come from the config."""
-    name, settings = _split_name(section, settings)
-    if name not in table:
-        raise unknown_name(section, str(name), table)
-    return construct(section, table[name], settings, **given)
-
-
-def construct(section: str, constructor: Callable[..., Any], settings: Section, **given: Any) -> Any:
-    """Calls the constructor with the section's keys, after checking that it has them all. Lists are JSON for tuples."""
-    parameters = parameters_of(constructor)
-    known = [name for name in parameters if name not in given]
-    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
-    for key in settings:
-        if key not in known:
-            raise unknown_name(f"key of config.{section}", key, known)
-    required = [k for k in known if parameters[k].default is inspect.Parameter.empty and k not in settings]
-    if required:
-        raise ValueError(f"config.{section} lacks {', '.join(required)}.")
-    try:
-        return constructor(**settings, **given)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"config.{section}: {error}") from error
-
-
-def parameters_of(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters of a function or class, by name."""
-    # of `__init__`: the metaclass of NNX modules hides the signature of the class
-    signature = inspect.signature(constructor.__init__ if isinstance(constructor, type) else constructor)
-    return {name: parameter for name, parameter in signature.parameters.items() if name != "self"}
-
-
-def _split_name(section: str, settings: Section) -> tuple[str, dict[str, Any]]:
-    if "name" not in settings:
-        raise ValueError(f"config.{section} lacks a name.")
-    return settings["name"], {key: value for key, value in settings.items() if key != "name"}

@@ -21,7 +21,10 @@ METRICS = ("loss", "grad_norm", "lr")
 """Names of the metrics of a step."""
 
 LossFn: TypeAlias = Callable[[Any, PRNGKeys, Batch], Float[Array, " batch"]]
-"""`(params, keys, batch)` to per-example losses, one key per example."""
+"""`(params, keys, batch)` to per-example losses, one key per example.
+
+The step adds `batch["step_key"]`, one key that all examples of the step share, on every device: for what they draw together.
+"""
 
 TrainStep: TypeAlias = Callable[[TrainState, Batch, PRNGKey], tuple[TrainState, Metrics]]
 
@@ -47,6 +50,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch, root_key: PRNGKey) -> tuple[TrainState, Metrics]:
         keys = example_keys(root_key, state["step"], batch["index"])
+        batch = {**batch, "step_key": jax.random.fold_in(root_key, state["step"])}
 
         def mean_loss(params: Any) -> Float[Array, ""]:
             # The mean is taken inside the differentiated function and again on the gradients: either alone
