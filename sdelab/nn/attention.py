@@ -14,5 +14,6 @@ def attend(
     """
     shape = query.shape
     split = (shape[0], -1, heads, shape[-1] // heads)
-    mixed = jax.nn.dot_product_attention(query.reshape(split), key.reshape(split), value.reshape(split))
+    with jax.numpy_dtype_promotion("standard"):  # its softmax of bfloat16 is in float32
+        mixed = jax.nn.dot_product_attention(query.reshape(split), key.reshape(split), value.reshape(split))
     return mixed.reshape(shape)

@@ -10,7 +10,7 @@ from flax import nnx
 from sdelab.interop.score_sde import score_sde_network
 from sdelab.interop.score_sde_flax import score_sde_flax_params, score_sde_flax_places
 from sdelab.interop.score_sde_torch import score_sde_torch_params, score_sde_torch_places
-from sdelab.nn import as_function
+from sdelab.nn import NCSNpp, as_function, presets
 from tests.nn.score_sde_cases import FLAX, TORCH, cases, evaluated, published
 
 
@@ -101,6 +101,23 @@ def test_a_table_of_sigmas_is_compared_where_it_is_used():
     other = nnx.eval_shape(lambda: score_sde_network(config, rngs=nnx.Rngs(params=0)))
     with pytest.raises(ValueError, match=r"sigmas has 200 values from 50 to 0\.01; .* give 200 from 90 to 0\.01"):
         score_sde_torch_params(case.state, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "changes"),
+    [
+        ("score_sde_ddpm_vp_continuous", presets.ddpm, {"multipliers": (1, 1), "channels": 32, "blocks": 1}),
+        ("score_sde_ddpmpp_vp_continuous", presets.ddpmpp, {"blocks": 2}),
+        ("score_sde_ncsnpp_ve_continuous", presets.ncsnpp, {"multipliers": (1, 2, 2)}),
+        ("score_sde_ncsnpp_ve_highres", presets.ncsnpp_256, {"multipliers": (1, 2, 2), "dropout": 0.1}),
+        ("score_sde_ncsnpp_ve_discrete_positional", presets.ncsnpp_discrete, {"num_scales": 200}),
+    ],
+)
+def test_presets_have_the_options_of_the_published_configurations(name, preset, changes):
+    small = {"channels": 16, "multipliers": (1, 2), "blocks": 1, "attention_resolutions": (8,)}
+    settings = preset() | small | changes
+    network = nnx.eval_shape(lambda: NCSNpp(3, image_size=16, **settings, rngs=nnx.Rngs(params=0)))
+    assert as_function(network)[0] == published(name).apply
 
 
 def test_options_without_a_published_network_are_refused():

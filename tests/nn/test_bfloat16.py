@@ -1,0 +1,86 @@
+"""What a network in bfloat16 computes in: no convolution in float32, forwards or backwards, and float32 out."""
+
+import collections
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from sdelab.nn import NCSNpp, UNet, as_function
+from sdelab.nn.presets import FIR
+
+SMALL = {"image_size": 8, "channels": 8, "multipliers": (1, 2), "blocks": 1, "attention_resolutions": (4,)}
+
+NETWORKS = {
+    # name: (dtype -> network, shape of an image)
+    "ddpm": (lambda dtype: NCSNpp(3, **SMALL, block="ddpm", dtype=dtype, rngs=nnx.Rngs(params=0)), (8, 8, 3)),
+    "ncsnpp residual": (
+        lambda dtype: NCSNpp(
+            3,
+            **SMALL,
+            fir=FIR,
+            progressive_input="residual",
+            progressive="residual",
+            embedding="fourier",
+            scale_by_sigma=True,
+            dtype=dtype,
+            rngs=nnx.Rngs(params=0),
+        ),
+        (8, 8, 3),
+    ),
+    "ncsnpp skip": (
+        lambda dtype: NCSNpp(
+            1,
+            **SMALL,
+            dims=1,
+            fir=FIR,
+            progressive_input="input_skip",
+            progressive="output_skip",
+            dropout=0.1,
+            rematerialise=True,
+            dtype=dtype,
+            rngs=nnx.Rngs(params=0),
+        ),
+        (8, 1),
+    ),
+    "unet": (lambda dtype: UNet(3, channels=8, head_size=8, dtype=dtype, rngs=nnx.Rngs(params=0)), (8, 8, 3)),
+}
+
+
+def products(jaxpr):
+    """Every convolution and matrix product, with the dtypes of what goes in."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            yield equation.primitive.name, tuple(sorted({str(v.aval.dtype) for v in equation.invars}))
+        for parameter in jax.tree.leaves(equation.params, is_leaf=lambda p: hasattr(p, "eqns") or hasattr(p, "jaxpr")):
+            inner = getattr(parameter, "jaxpr", parameter)
+            if hasattr(inner, "eqns"):
+                yield from products(inner)
+
+
+def forward_and_backward(build, shape, dtype):
+    """The network, its parameters and inputs, and the derivative in parameters and image of a sum over its output."""
+    apply, params = as_function(nnx.eval_shape(lambda: build(dtype)))
+    x, c_noise = jnp.zeros((2, *shape)), jnp.asarray([0.5, 2.0])
+    keys = jax.random.split(jax.random.key(0), 2)
+
+    def total(params, x):
+        return jnp.sum(apply(params, x, c_noise, None, keys) ** 2)
+
+    return apply, params, (x, c_noise, None, keys), jax.grad(total, argnums=(0, 1))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_convolution_is_in_float32(name):
+    apply, params, inputs, derivative = forward_and_backward(*NETWORKS[name], jnp.bfloat16)
+    with jax.numpy_dtype_promotion("standard"):  # JAX's attention has its softmax in float32, implicitly
+        forward = jax.make_jaxpr(apply)(params, *inputs)
+        backward = jax.make_jaxpr(derivative)(params, inputs[0])
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
+    assert {v.aval.dtype for v in forward.jaxpr.outvars} == {jnp.dtype(jnp.float32)}
+    assert {dtypes for _, dtypes in products(forward.jaxpr)} == {("bfloat16",)}
+    found = collections.Counter(products(backward.jaxpr))
+    assert {dtypes for kind, dtypes in found if kind == "conv_general_dilated"} == {("bfloat16",)}
+    # what comes back through the softmax meets query and key in float32
+    assert {dtypes for kind, dtypes in found if kind == "dot_general"} == {("bfloat16",), ("bfloat16", "float32")}
