@@ -85,7 +85,8 @@ class UniformInLogSNR(AbstractTimeProposal):
 
     Every affine process has $g^2/\sigma^2 = -\frac{d}{dt}\log(\alpha^2/\sigma^2)$, since $d\sigma^2/dt = 2 f \sigma^2 + g^2$. So the
     distribution function is linear in the log-SNR, its inverse is `log_snr_inverse`, and the weight is one number, the
-    range of the log-SNR. For VP that is $\log(e^B - 1)$, Song et al. (2021), section 5,
+    range of the log-SNR. `sdelab.losses.ImportanceSampledTime` tabulates the same density for training. For VP the
+    distribution function is $\log(e^B - 1)$ up to scale, Song et al. (2021), section 5,
     https://arxiv.org/abs/2101.09258; Kingma et al. (2021), section 5, https://arxiv.org/abs/2107.00630.
     """
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from sdelab._checks import check_finite, check_positive
 from sdelab._typing import Scalar, Time
+from sdelab.reverse import require_affine
 from sdelab.sde import AbstractAffineSDE, AbstractSDE
 
 
@@ -28,9 +29,10 @@ class AbstractWeighting(eqx.Module):
         r"""$\lambda \alpha^2/\sigma^4$, the weight of $\|D - x_0\|^2$, of the shape of `t`."""
         return (sde.alpha(t) / sde.sigma(t)) ** 2 * self.noise_weight(sde, t)
 
-    def __call__(self, sde: AbstractAffineSDE, t: Time) -> Float[Array, "..."]:
-        r"""$\lambda(t)$, of the shape of `t`."""
-        return sde.sigma(t) ** 2 * self.noise_weight(sde, t)
+    def __call__(self, sde: AbstractSDE, t: Time) -> Float[Array, "..."]:
+        r"""$\lambda(t)$, of the shape of `t`. Errors: a process without a kernel, for weightings that are made of it."""
+        affine = require_affine(sde, f"{type(self).__name__} (DiffusionSquared() does without)")
+        return affine.sigma(t) ** 2 * self.noise_weight(affine, t)
 
 
 class SigmaSquared(AbstractWeighting):

@@ -21,7 +21,8 @@ def linear_entry(first: Scalar, last: Scalar, n: int, index: Entries) -> Entries
 def ddpm_log_alpha(n: int, beta_min: float, beta_max: float) -> np.ndarray:
     r"""$\log\alpha_i = \tfrac12 \sum_{j \le i} \log(1 - \beta_j)$, float64, shape `(n,)`.
 
-    $\beta_j$ is linear from $\beta_{min}/N$ to $\beta_{max}/N$, and $\alpha_i^2$ is DDPM's $\bar\alpha$. Ho et al. (2020), eq. 4, https://arxiv.org/abs/2006.11239.
+    $\beta_j$ is linear from $\beta_{min}/N$ to $\beta_{max}/N$, and $\alpha_i^2$ is DDPM's $\bar\alpha$. Ho et al. (2020), eq. 4,
+    https://arxiv.org/abs/2006.11239.
     """
     betas = linear_entry(beta_min / n, beta_max / n, n, np.arange(float(n)))
     table = 0.5 * np.cumsum(np.log1p(-betas))

@@ -128,4 +128,4 @@ def snr_ratio(sde: AbstractAffineSDE, t0: Array, t1: Array) -> tuple[Float[Array
 
 
 def _table(first: Scalar, last: Scalar, n: int, index: Int[Array, "..."]) -> Float[Array, "..."]:
-    return linear_entry(first, last, n, jnp.asarray(index).astype(jnp.result_type(float)))
+    return jnp.asarray(linear_entry(first, last, n, jnp.asarray(index).astype(jnp.result_type(float))))

@@ -121,32 +121,40 @@ def build_loss(config: Mapping[str, Any], score: NetworkScore, *, batch_size: in
 
     Errors: an unknown name or key, with the closest; a value outside its domain; times that begin after the end of the process.
     """
-    settings = config["loss"]
-    name = settings.get("name", "denoising")
-    if name not in PARTS:
-        raise unknown_name("loss", str(name), PARTS)
-    parts = build_parts(settings, PARTS[name], score, batch_size)
+    parts = build_parts(config["loss"], score, batch_size)
+    name = config["loss"].get("name", "denoising")
     if name == "discrete":
         return _discrete(config, score, conditional)
     return _continuous(name, parts, score, conditional)
 
 
-def build_parts(settings: Section, defaults: Mapping[str, str], score: NetworkScore, batch_size: int) -> Parts:
-    """The objects that the section names, by the kind of part. Errors: see `build_loss`."""
-    names = {kind: settings.get(kind, default) for kind, default in defaults.items()}
+def named_parts(settings: Section) -> dict[str, str]:
+    """The name of each part of the objective, chosen or by default. Errors: an unknown objective or name, with the closest."""
+    objective = settings.get("name", "denoising")
+    if objective not in PARTS:
+        raise unknown_name("loss", str(objective), PARTS)
+    names = {kind: settings.get(kind, default) for kind, default in PARTS[objective].items()}
     for kind, name in names.items():
         if name not in TABLES[kind]:
             raise unknown_name(kind, str(name), TABLES[kind])
+    return names
+
+
+def build_parts(settings: Section, score: NetworkScore, batch_size: int) -> Parts:
+    """The objects that the section names, by the kind of part. Errors: see `build_loss`."""
+    names = named_parts(settings)
     given = {"sde": score.sde, "batch_size": batch_size, "distribution": None}
     accepted = [key for kind, name in names.items() for key in parameters_of(TABLES[kind][name]) if key not in given]
     known = {"name", "t_min", *names, *accepted}
     for key in settings:
         if key not in known:
             raise unknown_name("key of config.loss", key, known)
-    if "times" in names and settings.get("t_min", 0.0) >= score.sde.t_max:
-        raise ValueError(
-            f"config.loss: t_min = {settings['t_min']} is not accepted; it must be less than t_max = {score.sde.t_max}."
-        )
+    if "times" in names and "t_min" in settings:
+        earliest = construct("loss", losses.UniformTime, {"t_min": settings["t_min"]}).t_min
+        if earliest >= score.sde.t_max:
+            raise ValueError(
+                f"config.loss: t_min = {earliest} is not accepted; it must be less than t_max = {score.sde.t_max}."
+            )
     parts: Parts = {}
     for kind, name in names.items():  # the layout comes after the times that it lays out
         parts[kind] = _part(kind, name, settings, given | {"distribution": parts.get("times")})
@@ -161,7 +169,7 @@ def _part(kind: str, name: str, settings: Section, given: Mapping[str, Any]) -> 
 
 
 def _continuous(name: str, parts: Parts, score: NetworkScore, conditional: bool) -> LossFn:
-    uncertainty = parts.get("uncertainty")
+    uncertainty: Any = parts.get("uncertainty")
     settings = {"weighting": parts["weighting"], "time_sampler": parts["layout"]}
     objective: Callable[..., Any] = losses.denoising_score_matching
     if name == "denoising":

@@ -53,6 +53,8 @@ class TestPublished:
 
             gradient = jax.grad(loss)(jnp.asarray(1.0, jnp.float64))
         np.testing.assert_allclose(gradient, published[f"dtheta/mean_{weighting}_f64"], rtol=1e-9)
+        half_sum = np.asarray(gradient, np.float64) * (x0[0].size / 2)
+        np.testing.assert_allclose(half_sum, published[f"dtheta/sum_{weighting}_f64"], rtol=1e-9)
 
     def test_per_sample_in_float32_equals_the_float64_truth(self, load_fixture, name, weighting):
         published, sde, x0, t, z = self.arguments(load_fixture, name, jnp.float32)
