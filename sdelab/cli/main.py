@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train what a config file describes, or go on where a run was left",
     "sample": "draw samples from a run: an .npz file and a picture",
     "evaluate": "bits/dim of held-out data, and distances of samples to it",
+    "import": "make a run of a published checkpoint: score_sde, score_sde_pytorch, EDM",
     "export": "write the weights of a run to a safetensors file",
 }
 MODULES = {"import": "import_checkpoint"}

@@ -56,7 +56,8 @@ def read_score_sde_torch(path: Path | str) -> Published:
         raw = _without_prefix(tree["model"], "module.")
         averaged = {**raw, **_named_averages(raw, tree["ema"]["shadow_params"])}
         decay = float(tree["ema"]["decay"])
-    return Published({"averaged": averaged, "raw": raw}, step=tree["step"], decay=decay)
+        config = {"model": _levels(raw["sigmas"])} if "sigmas" in raw else {}
+        return Published({"averaged": averaged, "raw": raw}, tree["step"], decay, config)
 
 
 def read_score_sde_flax(path: Path | str) -> Published:
@@ -134,6 +135,11 @@ def _named_averages(raw: Arrays, shadows: Any) -> dict[str, np.ndarray]:
                 f"the average of {name} has shape {average.shape}, where it has {raw[name].shape}."
             )
     return averages
+
+
+def _levels(sigmas: np.ndarray) -> dict[str, Any]:
+    """The table of noise levels that every model holds, largest first, in the words of a configuration."""
+    return {"num_scales": sigmas.size, "sigma_max": float(f"{sigmas[0]:.6g}"), "sigma_min": float(f"{sigmas[-1]:.6g}")}
 
 
 def _paths(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, np.ndarray]]:

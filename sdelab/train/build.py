@@ -17,7 +17,7 @@ from flax import nnx
 from sdelab._checks import check_count, check_nonnegative, check_positive, unknown_name
 from sdelab._typing import PRNGKey
 from sdelab.data import Dataset, load_dataset
-from sdelab.nn import MLP, UNet, as_function
+from sdelab.nn import ADM, MLP, NCSNpp, SongUNet, UNet, as_function
 from sdelab.score import (
     DataPrediction,
     EDMPreconditioner,
@@ -52,7 +52,7 @@ SDES = {
     "VP": VP,
     "VPCosine": VPCosine,
 }
-MODELS = {"mlp": MLP, "unet": UNet}
+MODELS = {"adm": ADM, "mlp": MLP, "ncsnpp": NCSNpp, "song_unet": SongUNet, "unet": UNet}
 PRECONDITIONERS = {
     "data": DataPrediction,
     "edm": EDMPreconditioner,
@@ -148,9 +148,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
         )
     score = build_score(config, sde, dataset.event_shape)
     loss_fn = build_loss(config, score, batch_size=optim.batch_size, conditional=is_conditional(config))
-    clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm > 0 else optax.identity()
-    learning_rate = linear_warmup(optim.learning_rate, optim.warmup_steps)
-    optimizer = adam(learning_rate, b1=float(optim.b1), b2=float(optim.b2), eps=optim.eps, clip=clip)
+    optimizer, learning_rate = build_optimizer(config)
     experiment = Experiment(
         sde=sde,
         dataset=dataset,
@@ -172,7 +170,9 @@ def build_sde(config: Mapping[str, Any]) -> AbstractAffineSDE:
 
 
 def build_dataset(config: Mapping[str, Any]) -> Dataset:
-    """The data set of section `data`. Errors: a model of more or fewer classes than the set has."""
+    """The data set of section `data`. Errors: none in the section; a model of more or fewer classes than the set has."""
+    if not config["data"]:
+        raise ValueError("config.data lacks a name: this run has no data set (`sdelab import --data` gives it one).")
     dataset = construct("data", load_dataset, config["data"])
     classes = config["model"].get("classes", 0)
     if classes not in (0, dataset.classes):
@@ -186,15 +186,23 @@ def build_dataset(config: Mapping[str, Any]) -> Dataset:
 def build_score(config: Mapping[str, Any], sde: AbstractAffineSDE, event_shape: tuple[int, ...]) -> NetworkScore:
     """The network of section `model` for events of the given shape, as a score with shapes in place of parameters."""
     preconditioner = named("preconditioner", PRECONDITIONERS, config["preconditioner"])
-    model = nnx.eval_shape(lambda: _build_model(config, event_shape, jax.random.key(0)))
+    model = nnx.eval_shape(lambda: build_model(config, event_shape, jax.random.key(0)))
     return NetworkScore(sde, preconditioner, *with_loss_parameters(config, *as_function(model)))
+
+
+def build_optimizer(config: Mapping[str, Any]) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimiser of section `optim`, and its learning rate."""
+    optim = construct("optim", Optim, config["optim"])
+    clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm > 0 else optax.identity()
+    learning_rate = linear_warmup(optim.learning_rate, optim.warmup_steps)
+    return adam(learning_rate, b1=float(optim.b1), b2=float(optim.b2), eps=optim.eps, clip=clip), learning_rate
 
 
 def init_params(config: Mapping[str, Any], event_shape: tuple[int, ...]) -> Any:
     """The initial parameters, of the network drawn from the config's seed, and of the loss if it has any."""
 
     def init(key: PRNGKey) -> Any:
-        return with_loss_parameters(config, *as_function(_build_model(config, event_shape, key)))[1]
+        return with_loss_parameters(config, *as_function(build_model(config, event_shape, key)))[1]
 
     return jax.jit(init)(jax.random.fold_in(jax.random.key(config["seed"]), 0))
 
@@ -204,7 +212,7 @@ def is_conditional(config: Mapping[str, Any]) -> bool:
     return config["model"].get("classes", 0) > 0
 
 
-def _build_model(config: Mapping[str, Any], event_shape: tuple[int, ...], key: PRNGKey) -> nnx.Module:
+def build_model(config: Mapping[str, Any], event_shape: tuple[int, ...], key: PRNGKey) -> nnx.Module:
     """The model, given what its constructor asks of the data: the channels and side of an image, the dimension of a point."""
     *sides, channels = event_shape
     size = sides[0] if len(set(sides)) == 1 else tuple(sides)

@@ -52,14 +52,12 @@ def test_score_sde_pytorch(name, tmp_path):
     """The averages get their names by their order: without the buffer, and without the frozen frequencies."""
     published = read_score_sde_torch(restore(name, tmp_path / "checkpoint_8.pth"))
     weights = network(name)["weights"]
-    check(published.choose("raw"), {k: v if k == "sigmas" else v * np.float32(0.5) for k, v in weights.items()})
-    frozen = [k for k in weights if k == "all_modules.0.W"]
-    check(
-        {k: v for k, v in published.choose("averaged").items() if k not in frozen},
-        {k: v for k, v in weights.items() if k not in frozen},
-    )
-    assert (len(frozen) == 1) == ("ve" in name)
+    fixed = {"sigmas", "all_modules.0.W"} & weights.keys()
+    assert len(fixed) == (2 if "ve" in name else 1)
+    check(published.choose("averaged"), weights)
+    check(published.choose("raw"), {k: v if k in fixed else v * np.float32(0.5) for k, v in weights.items()})
     assert (published.step, published.decay) == (7, 0.9999)
+    assert published.config == {"model": {"num_scales": 1000, "sigma_max": 50.0, "sigma_min": 0.01}}
 
 
 def test_score_sde_flax(tmp_path):
@@ -91,6 +89,15 @@ def test_edm(name, tmp_path):
         published.choose("raw")
     with pytest.raises(ValueError, match=r"unknown kind of weights 'average'\. Did you mean 'averaged'"):
         published.choose("average")
+
+
+def test_the_training_state_of_edm_holds_raw_weights():
+    published = read_edm(INTEROP / "training-state.pt")
+    expected = {"u": np.ones(2, np.float32), "model.enc.16x16_conv.bias": np.arange(4, dtype=np.float32)}
+    check(published.choose("raw"), expected)
+    assert published.config["class_name"] == "EDMPrecond"
+    with pytest.raises(ValueError, match="the file holds raw weights only"):
+        published.choose("averaged")
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from tests.interop.real_files import INTEROP
 class Call:
     """Pickles as a call of a function."""
 
-    def __init__(self, function, *arguments, state=None):
-        self.reduction = (function, arguments) if state is None else (function, arguments, state)
+    def __init__(self, function, *arguments):
+        self.reduction = (function, arguments)
 
     def __reduce__(self):
         return self.reduction
