@@ -108,7 +108,11 @@ def check_told(inside: Config, config: Config, where: str = "") -> None:
         given = config[key]
         if isinstance(value, Mapping) and isinstance(given, Mapping):
             check_told(value, given, f"{where}{key}.")
-        elif not isinstance(given, (int, float)) or not math.isclose(value, given, rel_tol=1e-4):
+        elif not (
+            isinstance(value, float | int)
+            and isinstance(given, float | int)
+            and math.isclose(value, given, rel_tol=1e-4)
+        ):
             raise ValueError(f"config: {where}{key} = {given!r} is not accepted; the checkpoint has {value}.")
 
 

@@ -3,12 +3,15 @@
 A pickle is a program. It names functions and classes (GLOBAL), calls them (REDUCE, NEWOBJ) and sets the state of what
 came out (BUILD). Here every name it may use means one of the classes below, so that whatever it says, it builds these
 values, Python's containers, numbers and strings. BUILD looks for `__setstate__` before it touches attributes: every class
-has one, which refuses, or takes the one kind of state that it knows.
+has one, which refuses, or takes the one kind of state that it knows. A pickle can also build values whose whole text would
+fill the memory, out of references to one another: messages quote them in brief.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
+from reprlib import repr as brief
 from typing import Any
 
 import numpy as np
@@ -66,10 +69,15 @@ class Storage(Inert):
 
     def as_type(self, dtype: np.dtype[Any]) -> np.ndarray:
         """The numbers, read-only, as elements of `dtype`. Errors: another number of bytes than was declared."""
+        return np.frombuffer(self._raw, dtype)
+
+    @functools.cached_property
+    def _raw(self) -> bytes | memoryview:
+        """Read once: a storage may have many views."""
         raw = self.read()
         if len(raw) != self.count * self.dtype.itemsize:
             raise ValueError(f"a storage of {self.count} x {self.dtype} holds {len(raw)} bytes.")
-        return np.frombuffer(raw, dtype)
+        return raw
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,7 +95,9 @@ class Tensor(Inert):
         numbers = self.storage.as_type(self.dtype)
         wholes = (self.offset, *self.size, *self.stride)
         if not all(isinstance(whole, int) and whole >= 0 for whole in wholes) or len(self.size) != len(self.stride):
-            raise ValueError(f"a tensor of size {self.size}, stride {self.stride} and offset {self.offset}.")
+            raise ValueError(
+                f"a tensor of size {brief(self.size)}, stride {brief(self.stride)} and offset {brief(self.offset)}."
+            )
         last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
         if math.prod(self.size) and last >= len(numbers):
             raise ValueError(f"a tensor of size {self.size} reaches element {last} of a storage of {len(numbers)}.")
@@ -108,7 +118,7 @@ class NumpyType(Inert):
     def __setstate__(self, state: Any) -> None:
         version, order, *rest = state
         if version != 3 or any(field not in (None, -1, 0) for field in rest):
-            raise UnsafePickle(f"the pickle holds an array with the dtype state {state!r}; accepted: numbers.")
+            raise UnsafePickle(f"the pickle holds an array with the dtype state {brief(state)}; accepted: numbers.")
         self.dtype = self.dtype.newbyteorder(order)
 
 

@@ -6,6 +6,7 @@ import pickle
 import pickletools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from reprlib import repr as brief
 from typing import IO, Any, TypeAlias, cast
 
 from sdelab.interop.inert import UnsafePickle
@@ -42,7 +43,7 @@ class InertUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any, /) -> Any:
         if self._load_storage is None or not isinstance(pid, tuple):
-            raise UnsafePickle(f"the pickle refers to {pid!r}, outside of it: refused.")
+            raise UnsafePickle(f"the pickle refers to {brief(pid)}, outside of it: refused.")
         return self._load_storage(*pid)
 
 

@@ -10,6 +10,7 @@ import struct
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any
 
 from sdelab.interop.inert import ElementType, Function, Storage, UnsafePickle, to_arrays
@@ -48,8 +49,12 @@ def _read_zip(file: io.BufferedIOBase, skip: Collection[str]) -> Any:
         if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
             raise ValueError("the numbers are big-endian; accepted: little-endian.")
 
+        storages: dict[str, Storage] = {}
+
         def load_storage(tag: Any, element: Any, key: Any, location: Any, count: Any) -> Storage:
-            return _storage(tag, element, count, functools.partial(archive.read, f"{root}data/{key}"))
+            if key not in storages:
+                storages[key] = _storage(tag, element, key, count, functools.partial(archive.read, f"{root}data/{key}"))
+            return storages[key]
 
         tree = load_inert(io.BytesIO(archive.read(names[0])), find_in_pickle, load_storage)
         return to_arrays(_without(tree, skip))
@@ -77,7 +82,7 @@ def _read_rows(file: io.BufferedIOBase, find: Find) -> Any:
     """Magic number, version, system, object, keys; then each storage as its count of elements and its bytes."""
     magic, version, system = (load_inert(file, find) for _ in range(3))
     if magic != MAGIC or version != PROTOCOL or not isinstance(system, dict) or not system.get("little_endian"):
-        raise ValueError(f"magic number {magic!r}, version {version!r}, system {system!r}.")
+        raise ValueError(f"magic number {brief(magic)}, version {brief(version)}, system {brief(system)}.")
     storages: dict[str, Storage] = {}
     rows: dict[str, bytes] = {}
 
@@ -85,7 +90,7 @@ def _read_rows(file: io.BufferedIOBase, find: Find) -> Any:
         if view is not None:
             raise ValueError("a storage is a view of another one (torch before 0.4).")
         if key not in storages:
-            storages[key] = _storage(tag, element, count, functools.partial(rows.__getitem__, key))
+            storages[key] = _storage(tag, element, key, count, functools.partial(rows.__getitem__, key))
         return storages[key]
 
     tree = load_inert(file, find, load_storage)
@@ -97,9 +102,10 @@ def _read_rows(file: io.BufferedIOBase, find: Find) -> Any:
     return tree
 
 
-def _storage(tag: Any, element: Any, count: Any, read: Any) -> Storage:
-    if tag != "storage" or not isinstance(element, ElementType) or not isinstance(count, int) or count < 0:
-        raise UnsafePickle(f"the pickle refers to {tag!r}, {count!r}, which is no storage: refused.")
+def _storage(tag: Any, element: Any, key: Any, count: Any, read: Any) -> Storage:
+    kinds = isinstance(element, ElementType) and isinstance(key, str) and isinstance(count, int)
+    if tag != "storage" or not kinds or count < 0:
+        raise UnsafePickle(f"the pickle refers to {brief(tag)}, {brief(count)}, which is no storage: refused.")
     return Storage(element.dtype, count, read)
 
 

@@ -1,6 +1,7 @@
 """What the globals of torch's, numpy's and EDM's pickles stand for; any other is refused."""
 
 from collections.abc import Mapping
+from reprlib import repr as brief
 from typing import Any
 
 import jax.numpy as jnp
@@ -108,7 +109,7 @@ def _set(*arguments: Any) -> set[Any]:
 def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
     """How protocol 2 writes bytes."""
     if not isinstance(text, str) or encoding != "latin1":
-        raise UnsafePickle(f"the pickle encodes {type(text).__name__} as {encoding!r}: refused.")
+        raise UnsafePickle(f"the pickle encodes {type(text).__name__} as {brief(encoding)}: refused.")
     return text.encode("latin1")
 
 
@@ -116,8 +117,8 @@ def _size(sizes: Any = ()) -> tuple[Any, ...]:
     return tuple(sizes)
 
 
-def _device(*names: Any) -> str:
-    return ":".join(str(name) for name in names)
+def _device(*kind_and_index: Any) -> str:
+    return ":".join(str(part) for part in kind_and_index if isinstance(part, (str, int)))
 
 
 def _numpy_type(code: Any, *align_copy: Any) -> NumpyType:

@@ -1,5 +1,6 @@
 """Hostile files are refused before anything of them is executed, and the error names what they asked for."""
 
+import contextlib
 import io
 import os
 import pickle
@@ -157,6 +158,14 @@ def test_repeated_references_cost_what_is_there(tmp_path):
         nested = [nested, nested]  # 2**200 leaves, if each were copied
     tree = read(tmp_path, pickle.dumps(nested))
     assert tree[0] is tree[1]
+
+
+@pytest.mark.parametrize("end", [b"Q.", b"0ctorch\ndevice\nh\x00\x85R."], ids=["persistent", "device"])
+def test_what_would_fill_the_memory_as_text_is_not_written_out(tmp_path, end):
+    """2**60 leaves, in a message or a name."""
+    blob = b"\x80\x02K\x01q\x00" + b"h\x00\x86q\x00" * 60 + end
+    with pytest.raises(UnsafePickle, match=r"refers to \(\(") if end == b"Q." else contextlib.nullcontext():
+        read(tmp_path, blob)
 
 
 def tensor_pickle(*, count=4, offset=0, size=(2, 2), stride=(2, 1), tag="storage", kind="FloatStorage"):
