@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sdelab import exact as exact
     from sdelab import geometry as geometry
     from sdelab import grids as grids
+    from sdelab import interop as interop
     from sdelab import likelihood as likelihood
     from sdelab import losses as losses
     from sdelab import nn as nn
@@ -52,8 +53,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = frozenset(
-    "bounds data evaluate exact geometry grids likelihood losses nn optimised_grids plot reverse sampling score sde solvers "
-    "testing train".split()
+    "bounds data evaluate exact geometry grids interop likelihood losses nn optimised_grids plot reverse sampling score sde "
+    "solvers testing train".split()
 )
 _ATTRIBUTES = {
     "ReverseSDE": "sdelab.reverse",

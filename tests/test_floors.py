@@ -53,7 +53,7 @@ ISLAND_CEILING = 2
 
 ARRAYS = {"jax", "equinox", "jaxtyping", "numpy"}
 SOLVING = ARRAYS | {"diffrax", "lineax", "optimistix"}
-TRAINING = SOLVING | {"flax", "optax", "orbax", "etils", "grain", "sklearn", "tqdm", "tensorboardX"}
+TRAINING = SOLVING | {"flax", "optax", "orbax", "etils", "grain", "safetensors", "sklearn", "tqdm", "tensorboardX"}
 COMMANDS = TRAINING | {"absl", "ml_collections"}
 BY_FLOOR = {0: ARRAYS, 1: ARRAYS, 2: ARRAYS, 3: SOLVING, 4: SOLVING, 6: TRAINING, 7: COMMANDS}
 BY_ISLAND = {

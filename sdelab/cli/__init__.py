@@ -1,3 +1,3 @@
-"""The command `sdelab`: `train`, `ema`, `sample` and `evaluate`."""
+"""The command `sdelab`: `train`, `ema`, `sample`, `evaluate`, `data`, `import` and `export`."""
 
 from sdelab.cli.main import main as main

@@ -18,7 +18,11 @@ COMMANDS = {
     "sample": "draw samples from a run: an .npz file and a picture",
     "evaluate": "bits/dim of held-out data, and distances of samples to it",
     "data": "`data inspect`: what a data set holds, in numbers and as a picture",
+    "import": "make a run of a published checkpoint: score_sde, score_sde_pytorch, EDM",
+    "export": "write the weights of a run to a safetensors file",
 }
+MODULES = {"import": "import_checkpoint"}
+"""Where a command is whose name is a word of the language."""
 USAGE = "\n".join(
     [
         "usage: sdelab COMMAND [flags]",
@@ -64,7 +68,7 @@ def exit_code_of(command: Callable[[], int]) -> int:
 def _dispatch(argv: list[str]) -> int:
     if argv[1] not in COMMANDS:
         raise UsageError(str(unknown_name("command", argv[1], COMMANDS)))
-    return importlib.import_module(f"sdelab.cli.{argv[1]}").run([f"sdelab {argv[1]}", *argv[2:]])
+    return importlib.import_module(f"sdelab.cli.{MODULES.get(argv[1], argv[1])}").run([f"sdelab {argv[1]}", *argv[2:]])
 
 
 def _is_ours(error: Exception) -> bool:

@@ -15,26 +15,36 @@ class UsageError(ValueError):
 def new_flags() -> flags.FlagValues:
     """Flags of one command, with `--workdir`."""
     values = flags.FlagValues()
+    values.set_gnu_getopt(True)  # flags may follow a word
     flags.DEFINE_string("workdir", None, "directory of the run", flag_values=values)
     return values
 
 
-def parse(values: flags.FlagValues, argv: list[str], summary: str, required: tuple[str, ...] = ("workdir",)) -> Any:
+def parse(
+    values: flags.FlagValues,
+    argv: list[str],
+    summary: str,
+    required: tuple[str, ...] = ("workdir",),
+    words: tuple[str, ...] = (),
+) -> Any:
     """The values of the flags as attributes; None, and their help is printed, if `--help` is among them.
 
-    Errors: `UsageError` on an unknown flag (with the closest), a value of the wrong type, a missing flag, words that
-    are no flags.
+    `words` names what is given without a flag, in its order, among the flags or after them.
+    Errors: `UsageError` on an unknown flag (with the closest), a value of the wrong type, a missing flag or word, words
+    that are no flags.
     """
     if {"--help", "-h", "-help"} & set(argv[1:]):
-        print(f"usage: {argv[0]} [flags]\n\n{summary}\n\n{_help(values)}")
+        print(f"usage: {' '.join((argv[0], *words))} [flags]\n\n{summary}\n\n{_help(values)}")
         return None
-    rest = checked(lambda: values(argv))
-    if rest[1:]:
-        raise UsageError(f"{rest[1]!r} is not a flag of `{argv[0]}`; flags are written --name=value.")
+    rest = checked(lambda: values(argv))[1:]
+    if len(rest) > len(words):
+        raise UsageError(f"{rest[len(words)]!r} is not a flag of `{argv[0]}`; flags are written --name=value.")
+    if len(rest) < len(words):
+        raise UsageError(f"{words[len(rest)]} is missing; `{argv[0]} --help` says what it is.")
     for name in required:
         if values[name].value is None:
             raise UsageError(f"--{name} is missing; `{argv[0]} --help` lists the flags.")
-    return types.SimpleNamespace(**{name: values[name].value for name in values})
+    return types.SimpleNamespace(**{name: values[name].value for name in values}, **dict(zip(words, rest, strict=True)))
 
 
 def checked(parse_flags: Callable[[], Any]) -> Any:

@@ -41,7 +41,7 @@ COMMON = {
     "num_blocks": "blocks",
 }
 ARGUMENTS = {
-    "DhariwalUNet": COMMON,
+    "DhariwalUNet": COMMON | {"channels_per_head": "head_size"},  # of its blocks: 64 in all that is published
     "SongUNet": COMMON
     | {
         "channel_mult_noise": "noise_multiplier",
@@ -68,25 +68,31 @@ def edm_network(config: Mapping[str, Any], *, rngs: nnx.Rngs, **settings: Any) -
 
     Errors: an unknown class, network or argument.
     """
+    kind, ours = edm_arguments(config)
+    ours |= settings
+    if config["class_name"] != "iDDPMPrecond":
+        return NETWORKS[kind](**ours, rngs=rngs)
+    return LeadingChannels(
+        NETWORKS[kind](**{"out_channels": 2 * ours["image_channels"], **ours}, rngs=rngs), ours["image_channels"]
+    )
+
+
+def edm_arguments(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The published name of the network, and the arguments of ours. Errors: see `edm_network`."""
     name = config["class_name"]
     if name not in MODEL_TYPES:
-        raise unknown_name("preconditioner", name, MODEL_TYPES)
+        raise unknown_name("preconditioner", str(name), MODEL_TYPES)
     kind = config.get("model_type", MODEL_TYPES[name])
     if kind not in NETWORKS:
-        raise unknown_name("model_type", kind, NETWORKS)
-    ours = dict(PUBLISHED_DEFAULTS)
+        raise unknown_name("model_type", str(kind), NETWORKS)
+    ours: dict[str, Any] = dict(PUBLISHED_DEFAULTS)
     for key, value in config.items():
         if key in OF_THE_PRECONDITIONER:
             continue
         if key not in ARGUMENTS[kind]:
             raise unknown_name(f"argument of {kind}", key, ARGUMENTS[kind])
         ours[ARGUMENTS[kind][key]] = tuple(value) if isinstance(value, list) else value
-    ours |= settings
-    if name != "iDDPMPrecond":
-        return NETWORKS[kind](**ours, rngs=rngs)
-    return LeadingChannels(
-        NETWORKS[kind](**{"out_channels": 2 * ours["image_channels"], **ours}, rngs=rngs), ours["image_channels"]
-    )
+    return kind, ours
 
 
 def edm_params(state: Mapping[str, np.ndarray], network: SongUNet | ADM | LeadingChannels) -> dict[str, Any]:

@@ -67,9 +67,14 @@ class Part:
 
 
 def score_sde_network(config: Mapping[str, Any], *, rngs: nnx.Rngs, **settings: Any) -> NCSNpp:
-    """The network of a published configuration, a mapping with sections `data` and `model`.
+    """The network of a published configuration. `settings` are arguments of ours, such as `dtype`, and win."""
+    return NCSNpp(**(score_sde_arguments(config) | settings), rngs=rngs)
 
-    What a section leaves out is as by default here. `settings` are arguments of ours, such as `dtype`, and win.
+
+def score_sde_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `NCSNpp` for a published configuration, a mapping with sections `data` and `model`.
+
+    What a section leaves out is as by default here.
 
     Errors: a `model.name` other than `ddpm` and `ncsnpp`; an option without which every published network does.
     """
@@ -94,7 +99,7 @@ def score_sde_network(config: Mapping[str, Any], *, rngs: nnx.Rngs, **settings: 
         ours |= {"block": "ddpm", "skip_rescale": False, "groups": 32}
     elif model["fir"]:
         ours |= {"fir": tuple(model["fir_kernel"])}
-    return NCSNpp(**(ours | settings), rngs=rngs)
+    return ours
 
 
 def parts(network: NCSNpp) -> Iterator[Part]:

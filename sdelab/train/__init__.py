@@ -35,6 +35,7 @@ from sdelab.train.signals import Preempted as Preempted
 from sdelab.train.state import TrainState as TrainState
 from sdelab.train.state import init_state as init_state
 from sdelab.train.step import make_train_step as make_train_step
+from sdelab.train.trained import WEIGHTS as WEIGHTS
 from sdelab.train.trained import TrainedRun as TrainedRun
 from sdelab.train.trained import load_run as load_run
 from sdelab.train.trained import save_average as save_average

@@ -166,9 +166,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
     check_augmentation(augmentation, config["model"], dataset.event_shape)
     conditional = is_conditional(config)
     loss_fn = build_loss(config, score, batch_size=optim.batch_size, conditional=conditional or augmentation.labels > 0)
-    clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm > 0 else optax.identity()
-    learning_rate = linear_warmup(optim.learning_rate, optim.warmup_steps)
-    optimizer = adam(learning_rate, b1=float(optim.b1), b2=float(optim.b2), eps=optim.eps, clip=clip)
+    optimizer, learning_rate = build_optimizer(config)
     experiment = Experiment(
         sde=sde,
         dataset=dataset,
@@ -191,7 +189,9 @@ def build_sde(config: Mapping[str, Any]) -> AbstractAffineSDE:
 
 
 def build_dataset(config: Mapping[str, Any]) -> Dataset:
-    """The data set of section `data`. Errors: a model of more or fewer classes than the set has."""
+    """The data set of section `data`. Errors: none in the section; a model of more or fewer classes than the set has."""
+    if not config["data"]:
+        raise ValueError("config.data lacks a name: this run has no data set (`sdelab import --data` gives it one).")
     dataset = named("data", LOADERS, config["data"])
     classes = config["model"].get("classes", 0)
     if classes not in (0, dataset.classes):
@@ -205,15 +205,23 @@ def build_dataset(config: Mapping[str, Any]) -> Dataset:
 def build_score(config: Mapping[str, Any], sde: AbstractAffineSDE, event_shape: tuple[int, ...]) -> NetworkScore:
     """The network of section `model` for events of the given shape, as a score with shapes in place of parameters."""
     preconditioner = named("preconditioner", PRECONDITIONERS, config["preconditioner"])
-    model = nnx.eval_shape(lambda: _build_model(config, event_shape, jax.random.key(0)))
+    model = nnx.eval_shape(lambda: build_model(config, event_shape, jax.random.key(0)))
     return NetworkScore(sde, preconditioner, *with_loss_parameters(config, *as_function(model)))
+
+
+def build_optimizer(config: Mapping[str, Any]) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimiser of section `optim`, and its learning rate."""
+    optim = construct("optim", Optim, config["optim"])
+    clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm > 0 else optax.identity()
+    learning_rate = linear_warmup(optim.learning_rate, optim.warmup_steps)
+    return adam(learning_rate, b1=float(optim.b1), b2=float(optim.b2), eps=optim.eps, clip=clip), learning_rate
 
 
 def init_params(config: Mapping[str, Any], event_shape: tuple[int, ...]) -> Any:
     """The initial parameters, of the network drawn from the config's seed, and of the loss if it has any."""
 
     def init(key: PRNGKey) -> Any:
-        return with_loss_parameters(config, *as_function(_build_model(config, event_shape, key)))[1]
+        return with_loss_parameters(config, *as_function(build_model(config, event_shape, key)))[1]
 
     return jax.jit(init)(jax.random.fold_in(jax.random.key(config["seed"]), 0))
 
@@ -239,7 +247,7 @@ def is_conditional(config: Mapping[str, Any]) -> bool:
     return config["model"].get("classes", 0) > 0
 
 
-def _build_model(config: Mapping[str, Any], event_shape: tuple[int, ...], key: PRNGKey) -> nnx.Module:
+def build_model(config: Mapping[str, Any], event_shape: tuple[int, ...], key: PRNGKey) -> nnx.Module:
     """The model, given what its constructor asks of the data: the channels and side of an image, the dimension of a point."""
     *sides, channels = event_shape
     size = sides[0] if len(set(sides)) == 1 else tuple(sides)

@@ -10,6 +10,7 @@ from typing import Any
 
 from sdelab import __version__
 from sdelab.data import Dataset
+from sdelab.data.scaling import AbstractScaling
 
 RESTARTABLE = ("run",)
 """Sections of a configuration in which a resumed run may differ: they do not change the numbers."""
@@ -20,20 +21,29 @@ class CheckpointMismatch(ValueError):
 
 
 def describe(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """The record of a run on that data set."""
+    return record_of(config, dataset.fingerprint, dataset.event_shape, dataset.scaling, preparation=dataset.preparation)
+
+
+def record_of(
+    config: Mapping[str, Any],
+    fingerprint: str | None,
+    event_shape: tuple[int, ...],
+    scaling: AbstractScaling,
+    *,
+    preparation: str = "",
+) -> dict[str, Any]:
     """The record of a run, in JSON's types: what a checkpoint must share with the run that restores it, and versions.
 
-    The scaling of the data is there so that samples can be decoded without them.
+    The scaling of the data is there so that samples can be decoded without them. `fingerprint` is the data set's, None
+    for a run that was made without one; `preparation`, what was done to its images, in words.
     """
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
-    scaling = {name: value for name, value in vars(dataset.scaling).items() if isinstance(value, (int, float))}
+    numbers = {name: value for name, value in vars(scaling).items() if isinstance(value, (int, float))}
     record = {
         "config": config,
-        "data": {
-            "sha256": dataset.fingerprint,
-            "event_shape": dataset.event_shape,
-            "preparation": dataset.preparation,
-        },
-        "scaling": {"name": type(dataset.scaling).__name__, **scaling},
+        "data": {"sha256": fingerprint, "event_shape": event_shape, "preparation": preparation},
+        "scaling": {"name": type(scaling).__name__, **numbers},
         "versions": {
             "sdelab": __version__,
             "python": platform.python_version(),

@@ -16,10 +16,13 @@ from sdelab.train.ema_snapshots import MAIN, Reconstruction
 MADE = "averages"
 """The folder of a run that holds the averages made after it."""
 
+WEIGHTS = {"averaged": "ema", "raw": "params"}
+"""Which weights of a run, and their names in its state."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainedRun:
-    """A run as its newest sound checkpoint describes it; `score` has averaged weights.
+    """A run as its newest sound checkpoint describes it; `score` has the weights that `weights` names.
 
     `conditional` says whether the score takes labels; `event_shape` is that of one sample; `record` is what is written
     beside the arrays, the configuration in it.
@@ -31,6 +34,7 @@ class TrainedRun:
     score: NetworkScore
     event_shape: tuple[int, ...]
     conditional: bool
+    weights: str = "averaged"
 
     @property
     def config(self) -> dict[str, Any]:
@@ -43,22 +47,22 @@ class TrainedRun:
         return named("scaling", SCALINGS, self.record["scaling"])
 
 
-def load_run(workdir: Path | str, average: str = MAIN) -> TrainedRun:
+def load_run(workdir: Path | str, weights: str = "averaged") -> TrainedRun:
     """The run in `workdir`, by its newest sound checkpoint. The data set is not needed.
 
-    `average` is the main one, one of the config's `averages`, or one that `sdelab ema` made.
-    Errors: `FileNotFoundError` if there is no run, or no sound checkpoint in it; an unknown average.
+    `weights`: "averaged", the main average (or its name, "ema"); "raw"; the name of one of the config's `averages`, or of one that
+    `sdelab ema` made. Errors: `FileNotFoundError` if there is no run, or no sound checkpoint in it; unknown weights.
     """
     workdir = Path(workdir)
     if not (workdir / "checkpoints").is_dir():
         raise FileNotFoundError(f"no run in {workdir}: it has no checkpoints. `sdelab train` makes one.")
     made = [path.name for path in (workdir / MADE).glob("*") if path.is_dir()]
-    directory = newest_sound_step(workdir / (f"{MADE}/{average}" if average in made else "checkpoints"))
+    directory = newest_sound_step(workdir / (f"{MADE}/{weights}" if weights in made else "checkpoints"))
     record = read_record(directory)
     config, event_shape = record["config"], tuple(record["data"]["event_shape"])
     sde = build_sde(config)
     score = build_score(config, sde, event_shape)
-    params = _read_average(directory, score.params, average, made, config)
+    params = _read_weights(directory, score.params, weights, made, config)
     return TrainedRun(
         record=record,
         step=record["step"],
@@ -66,6 +70,7 @@ def load_run(workdir: Path | str, average: str = MAIN) -> TrainedRun:
         score=dataclasses.replace(score, params=params),
         event_shape=event_shape,
         conditional=is_conditional(config),
+        weights=weights,
     )
 
 
@@ -87,10 +92,12 @@ def save_average(workdir: Path, name: str, made: Reconstruction) -> Path:
     return directory
 
 
-def _read_average(directory: Path, params: Any, average: str, made: list[str], config: Mapping[str, Any]) -> Any:
-    if average == MAIN or average in made:
-        return read_state(directory, {"state": {"ema": params}})["state"]["ema"]
+def _read_weights(directory: Path, params: Any, weights: str, made: list[str], config: Mapping[str, Any]) -> Any:
+    """The weights of that name, from a checkpoint of the run or of an average made after it."""
     kept = config.get("averages", {})
-    if average not in kept:
-        raise unknown_name("average", average, (MAIN, *kept, *made))
-    return read_state(directory, {"state": {"averages": {average: params}}})["state"]["averages"][average]
+    if weights in kept:
+        return read_state(directory, {"state": {"averages": {weights: params}}})["state"]["averages"][weights]
+    names = {**WEIGHTS, MAIN: "ema", **dict.fromkeys(made, "ema")}
+    if weights not in names:
+        raise unknown_name("weights", weights, (*WEIGHTS, *kept, *made))
+    return read_state(directory, {"state": {names[weights]: params}})["state"][names[weights]]

@@ -77,7 +77,16 @@ def test_what_the_file_leaves_out_has_its_default_and_a_new_name_starts_its_sect
 
 
 @pytest.mark.parametrize(
-    "words", [("help",), ("--help",), ("train", "--help"), ("sample", "--help"), ("evaluate", "--help")]
+    "words",
+    [
+        ("help",),
+        ("--help",),
+        ("train", "--help"),
+        ("sample", "--help"),
+        ("evaluate", "--help"),
+        ("import", "--help"),
+        ("export", "--help"),
+    ],
 )
 def test_help_goes_to_the_output(capsys, words):
     code, out, err = sdelab_command(capsys, *words)

@@ -157,7 +157,7 @@ def test_all_averages_of_a_run_can_be_loaded_and_so_can_one_made_of_them(run):
     loaded = load_run(workdir, "sigma_rel_0.07")
     np.testing.assert_array_equal(vector(loaded.score.params), vector(made.params))
     assert loaded.step == 150
-    with pytest.raises(ValueError, match=r"unknown average 'sloow'\. Did you mean 'slow'"):
+    with pytest.raises(ValueError, match=r"unknown weights 'sloow'\. Did you mean 'slow'"):
         load_run(workdir, "sloow")
     with pytest.raises(ValueError, match="name = 'slow' is not accepted"):
         save_average(workdir, "slow", made)

@@ -1,0 +1,110 @@
+"""What a family of published models has in common: the conventions that its checkpoints rely on and do not hold."""
+
+import ast
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdelab._checks import unknown_name
+from sdelab.data import GreyLevels
+from sdelab.interop.published import Published
+
+Config = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Translation:
+    """A published configuration in our words.
+
+    Fields: `config`, the sections `sde`, `model`, `preconditioner`, `loss`, `optim` and `ema`; `event_shape`, of an image;
+    `scaling`, of the data that the network saw; `steps`, of the published training.
+    """
+
+    config: Config
+    event_shape: tuple[int, int, int]
+    scaling: GreyLevels
+    steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """How the models of one published code are read, described and placed.
+
+    Fields: `read`, a file; `translate`, a complete published configuration and the average's decay (None: not said);
+    `place`, weights by their published names, as the parameters of a network of ours, which may hold shapes only;
+    `presets`, published configurations by name; `known`, the keys that one may have; `described`, whether a file
+    holds its configuration.
+    """
+
+    read: Callable[[Path | str], Published]
+    translate: Callable[[Config, float | None], Translation]
+    place: Callable[[Mapping[str, np.ndarray], Any], Any]
+    presets: Mapping[str, Config]
+    known: Config
+    described: bool
+
+
+def merged(config: Config, changes: Config) -> dict[str, Any]:
+    """The configuration with the changes, section by section."""
+    together = dict(config)
+    for key, value in changes.items():
+        inner = together.get(key)
+        together[key] = merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return together
+
+
+def checked(config: Config, known: Config, strict: Collection[str] = ()) -> dict[str, Any]:
+    """The part of `config` that decides what is computed, with lists as tuples.
+
+    What `known` lacks is dropped: sections of sampling and evaluation, keys that speak of files. Within the sections
+    `strict`, those of the network, it is an error.
+    Errors: an unknown key of a strict section, with the closest.
+    """
+    kept = {}
+    for key, value in config.items():
+        inner = known.get(key)
+        if isinstance(inner, Mapping):
+            if key in strict:
+                check_known(key, value, inner)
+            kept[key] = checked(value, inner)
+        elif key in known:
+            kept[key] = tuple(value) if isinstance(value, (list, tuple)) else value
+    return kept
+
+
+def check_known(section: str, config: Config, known: Config) -> None:
+    """Errors: a key of `config` that is not in `known`, with the closest."""
+    for key in config:
+        if key not in known:
+            raise unknown_name(f"key of the published {section}", key, known)
+
+
+def assignment(text: str, known: Config) -> dict[str, Any]:
+    """`model.nf=64` as `{"model": {"nf": 64}}`; values are Python literals, anything else is a string.
+
+    Errors: no `=`; a key that is not in `known`, with the closest.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"set = {text!r} is not accepted; accepted: KEY=VALUE, such as model.nf=64.")
+    *above, last = name.split(".")
+    for key in above:
+        check_known("configuration", {key: None}, known)
+        known = known[key] if isinstance(known[key], Mapping) else {}
+    check_known(".".join(above) or "configuration", {last: None}, known)
+    if isinstance(known[last], Mapping):
+        raise ValueError(f"set = {text!r} is not accepted; {name} is a section, with keys {', '.join(known[last])}.")
+    changes: dict[str, Any] = {last: _literal(value)}
+    for key in reversed(above):
+        changes = {key: changes}
+    return changes
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text

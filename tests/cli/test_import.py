@@ -1,0 +1,161 @@
+"""`sdelab import`: from a file that the real writer made to samples, and one clear line for what is wrong."""
+
+import json
+import os
+import pickle
+
+import jax
+import numpy as np
+import pytest
+
+import sdelab
+from sdelab import grids, solvers
+from sdelab.cli.main import run
+from sdelab.data import Dataset, GreyLevels, registry
+from tests.interop.real_files import network, restore
+
+EDM, TORCH, FLAX = (
+    "edm_iDDPMPrecond_DhariwalUNet",
+    "score_sde_ddpm_vp_continuous",
+    "jax_score_sde_ncsnpp_ve_progressive_residual_fir",
+)
+
+
+def sdelab_command(capsys, *words):
+    code = run(["sdelab", *(str(word) for word in words)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("import")
+    restore(EDM, folder / "network.pkl")
+    restore(TORCH, folder / "checkpoint_8.pth")
+    restore(FLAX, folder / "checkpoint_8")
+    (folder / "hostile.pkl").write_bytes(pickle.dumps(os.getcwd))
+    (folder / "torn.json").write_text("{")
+    (folder / "list.json").write_text("[1]")
+    (folder / "config.json").write_text(json.dumps(network(FLAX)["meta"]["config"]))
+    (folder / "config.py").write_text(
+        "from ml_collections import ConfigDict\n\n\n"
+        f"def get_config():\n    return ConfigDict({network(TORCH)['meta']['config']!r})\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def imported(folder):
+    words = ["sdelab", "import", "--from=edm", str(folder / "network.pkl"), "--workdir", str(folder / "run")]
+    assert run(words) == 0
+    return folder / "run"
+
+
+@pytest.mark.slow
+def test_an_imported_run_is_sampled_like_a_trained_one(imported, capsys):
+    words = ("--solver", "ddim", "--steps", 3, "--grid", "edm", "--count", 2, "--seed", 5)
+    code, out, _ = sdelab_command(capsys, "sample", "--workdir", imported, *words)
+    assert code == 0
+    assert "2 by ddim, from step 0" in out
+    arrays = np.load(imported / "samples.npz")
+    sde, score = sdelab.load(imported)
+    flow = sdelab.ProbabilityFlow(sde, score)
+    x = sdelab.sample(jax.random.key(5), flow, (2, 16, 16, 3), solver=solvers.DDIM(), grid=grids.edm(sde, 3))
+    np.testing.assert_array_equal(arrays["x"], x)
+    assert arrays["values"].dtype == np.uint8
+    assert (imported / "samples.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_says_what_it_placed(folder, capsys, tmp_path):
+    words = ("import", "--from=edm", folder / "network.pkl", "--workdir", tmp_path / "run")
+    code, out, _ = sdelab_command(capsys, *words)
+    assert code == 0
+    weights = network(EDM)["weights"]
+    buffers = [name for name in weights if name == "u" or name.endswith("resample_filter")]
+    variance = sum(weights[f"model.out_conv.{kind}"].size // 2 for kind in ("weight", "bias"))
+    numbers = sum(array.size for name, array in weights.items() if name not in buffers) - variance
+    assert f"{numbers} in {len(weights) - len(buffers)} arrays; the other {len(buffers)} of the file" in out
+    assert "EDM, iddpm" in out
+    assert sdelab_command(capsys, *words)[0] == 2  # it holds a run now
+
+
+def test_without_a_data_set_evaluation_says_how_to_give_one(imported, capsys):
+    code, _, err = sdelab_command(capsys, "evaluate", "--workdir", imported, "--steps", 3)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "this run has no data set (`sdelab import --data` gives it one)" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--from=score_sde_flax", "{0}/checkpoint_8", "--config={0}/config.json", "--set=training.sde=vesde"),
+        ("--from=score_sde_torch", "{0}/checkpoint_8.pth", "--config={0}/config.py", "--set", "training.sde=subvpsde"),
+        (
+            "--from=score_sde_torch", "{0}/checkpoint_8.pth", "--config=vp/ddpm/cifar10_continuous", "--set=model.nf=32",
+            "--set=model.ch_mult=(1,1)", "--set=model.num_res_blocks=1", "--set=model.attn_resolutions=[8]",
+            "--set=data.image_size=16", "--weights=raw",
+        ),
+    ],
+    ids=["json", "python", "name"],
+)  # fmt: skip
+def test_a_configuration_is_a_file_or_a_name(folder, capsys, tmp_path, words):
+    words = [word.format(folder) for word in words]
+    code, out, _ = sdelab_command(capsys, "import", *words, "--workdir", tmp_path / "run")
+    assert code == 0
+    assert ("raw, of step 7" in out) == ("--weights=raw" in words)
+    code, _, _ = sdelab_command(capsys, "sample", "--workdir", tmp_path / "run", "--steps", 2, "--count", 1)
+    assert code == 0
+
+
+@pytest.mark.slow
+def test_an_imported_run_is_evaluated(folder, capsys, tmp_path, monkeypatch):
+    values = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), np.uint8)
+    dataset = Dataset("images", values[:48], values[48:], GreyLevels(256))
+    monkeypatch.setitem(registry.LOADERS, "images", lambda: dataset)
+    code, out, _ = sdelab_command(
+        capsys, "import", "--from=edm", folder / "network.pkl", "--workdir", tmp_path / "run", "--data=images"
+    )
+    assert code == 0
+    assert "images" in out
+    code, out, _ = sdelab_command(
+        capsys, "evaluate", "--workdir", tmp_path / "run", "--steps", 3, "--count", 4, "--likelihoods", 2
+    )
+    assert code == 0
+    assert np.isfinite(json.loads((tmp_path / "run" / "evaluation.json").read_text())["bits_per_dim"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("import {0}/network.pkl --workdir {0}/new", "--from is missing"),
+        ("import --from edm {0}/network.pkl", "--workdir is missing"),
+        ("import --from edm --workdir {0}/new", "FILE is missing; `sdelab import --help` says what it is"),
+        ("import --from edm {0}/network.pkl {0}/x --workdir {0}/new", "'{0}/x' is not a flag of `sdelab import`"),
+        ("import --from score_sde {0}/checkpoint_8 --workdir {0}/new", "unknown --from 'score_sde'. Did you"),
+        ("import --from edm {0}/absent.pkl --workdir {0}/new", "FILE = {0}/absent.pkl: there is no such file"),
+        ("import --from edm {0}/hostile.pkl --workdir {0}/new", "getcwd, which is neither an array nor a container"),
+        ("import --from edm {0}/checkpoint_8 --workdir {0}/new", "{0}/checkpoint_8 is torn, or not of this format"),
+        ("import --from edm {0}/network.pkl --workdir {0}/new --weights raw", "the file holds averaged weights only"),
+        ("import --from edm {0}/network.pkl --workdir {0}/new --set dropot=0.2", "'dropot'. Did you mean 'dropout'"),
+        ("import --from edm {0}/network.pkl --workdir {0}/new --set class_name=EDMPrec", "EDM 'EDMPrec'. Did you mean 'EDMPrecond'"),
+        ("import --from edm {0}/network.pkl --workdir {0}/new --set img_channels=2", "do not fit the network"),
+        ("import --from edm {0}/network.pkl --workdir {0}/new --data mnis", "Did you mean 'mnist'"),
+        ("import --from edm {0}/network.pkl --workdir {0}/network.pkl", "{0}/network.pkl is no directory that can"),
+        ("import --from score_sde_flax {0}/checkpoint_8 --workdir {0}/new", "--config is missing: the checkpoint"),
+        ("import --from score_sde_flax {0}/checkpoint_8 --config vp/cifar --workdir {0}/new", "and unknown configuration 'vp/cifar'"),
+        ("import --from score_sde_flax {0}/checkpoint_8 --config {0}/torn.json --workdir {0}/new", "torn.json is no JSON"),
+        ("import --from score_sde_flax {0}/checkpoint_8 --config {0}/list.json --workdir {0}/new", "list.json is no configuration"),
+        ("import --from score_sde_flax {0}/checkpoint_8 --config {0}/config.json --workdir {0}/new", "unknown training.sde"),
+        ("import --from score_sde_flax {0}/checkpoint_8 --config {0}/config.json --set nf --workdir {0}/new", "set = 'nf' is not accepted"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_no_file(folder, capsys, words, message):
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    code, _, err = sdelab_command(capsys, *words.format(folder).split())
+    assert code == 2
+    assert err.startswith("sdelab: ")
+    assert "Traceback" not in err
+    assert message.format(folder) in err
+    assert not (folder / "new").exists()
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
