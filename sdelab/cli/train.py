@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import flags, logging
 
 from sdelab.cli.config_file import apply_overrides, load_config, split_overrides
@@ -22,14 +23,29 @@ def run(argv: list[str]) -> int:
     flags.DEFINE_string("config", None, help, flag_values=values)
     rest, overrides = split_overrides(argv)
     _define_processes(values)
+    help = "FIRST:LAST, steps of which a trace is written to WORKDIR/profile"
+    flags.DEFINE_string("profile", None, help, flag_values=values)
+    help = "directory that keeps compiled programs for later runs (default: $JAX_COMPILATION_CACHE_DIR)"
+    flags.DEFINE_string("compilation_cache", None, help, flag_values=values)
     given = parse(values, rest, SUMMARY, required=("config", "workdir"))
     if given is None:
         return 0
     logging.set_verbosity(logging.ERROR)  # Orbax reports every save
-    config = apply_overrides(load_config(given.config), overrides)
+    config, profile = apply_overrides(load_config(given.config), overrides), _steps(given.profile)
+    if given.compilation_cache is not None:
+        jax.config.update("jax_compilation_cache_dir", given.compilation_cache)
     initialize(given.cluster, coordinator=given.coordinator, processes=given.processes, process=given.process)
     with ending_together():
-        return train(config, Path(given.workdir))
+        return train(config, Path(given.workdir), profile=profile)
+
+
+def _steps(words: str | None) -> tuple[int, int] | None:
+    if words is None:
+        return None
+    first, colon, last = words.partition(":")
+    if not (colon and first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise UsageError(f"--profile={words} is not accepted; accepted: FIRST:LAST with 1 <= FIRST <= LAST.")
+    return int(first), int(last)
 
 
 def _define_processes(values: flags.FlagValues) -> None:
@@ -41,10 +57,10 @@ def _define_processes(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("process", None, "with --coordinator: number of this process, from 0", flag_values=values)
 
 
-def train(config: dict[str, Any], workdir: Path) -> int:
+def train(config: dict[str, Any], workdir: Path, *, profile: tuple[int, int] | None = None) -> int:
     """Trains and returns the exit code: see `run`."""
     try:
-        state = fit(config, workdir)
+        state = fit(config, workdir, profile=profile)
     except Preempted as error:
         _say(f"sdelab: {error}", file=sys.stderr)
         return PREEMPTED

@@ -11,6 +11,7 @@ import numpy as np
 from sdelab._typing import PRNGKey
 from sdelab.data import Batches
 from sdelab.train.placement import AbstractPlacement, Mean
+from sdelab.train.profile import NoTrace, Trace
 from sdelab.train.step import METRICS, Batch, TrainStep
 from sdelab.train.window import Carry, Window, empty_window, with_window
 
@@ -21,9 +22,9 @@ AHEAD = 2
 class Dispatcher:
     """Advances the carry by calls of the compiled step.
 
-    `make_train_step(mean)` is the pure step of the experiment. A call returns while the device still computes, so the
-    host makes the next batch meanwhile; it waits as soon as more than `AHEAD` calls are under way, so that time on the
-    host is time on the device, up to that.
+    `make_train_step(mean)` is the pure step of the experiment; `trace` records some calls. A call returns while the device
+    still computes, so the host makes the next batch meanwhile; it waits as soon as more than `AHEAD` calls are under way,
+    so that time on the host is time on the device, up to that.
     """
 
     def __init__(
@@ -32,9 +33,10 @@ class Dispatcher:
         make_train_step: Callable[[Mean], TrainStep],
         batches: Batches,
         root_key: PRNGKey,
+        trace: Trace | NoTrace | None = None,
     ):
-        self._placement, self._batches = placement, batches
-        self._key = root_key
+        self._placement, self._batches, self._key = placement, batches, root_key
+        self._trace = NoTrace() if trace is None else trace
         self._rows = placement.rows(batches.batch_size)
         self._single = placement.compile(lambda mean: with_token(with_window(make_train_step(mean))))
         self._several = placement.compile(lambda mean: with_token(scanned(with_window(make_train_step(mean)))))
@@ -48,11 +50,14 @@ class Dispatcher:
 
     def __call__(self, carry: Carry, first: int, count: int) -> Carry:
         """The running carry after the updates number `first` + 1 to `first` + `count`."""
-        if count == 1:
-            carry, token = self._single(carry, self._placement.send(self._batch(first)), self._key)
-        else:
-            stacked = jax.tree.map(lambda *rows: np.stack(rows), *(self._batch(first + i) for i in range(count)))
-            carry, token = self._several(carry, self._placement.send(stacked, axis=1), self._key)
+        self._trace.begin(first, count)
+        with jax.profiler.StepTraceAnnotation("train", step_num=first):
+            if count == 1:
+                carry, token = self._single(carry, self._placement.send(self._batch(first)), self._key)
+            else:
+                stacked = jax.tree.map(lambda *rows: np.stack(rows), *(self._batch(first + i) for i in range(count)))
+                carry, token = self._several(carry, self._placement.send(stacked, axis=1), self._key)
+        self._trace.end(first + count, token)
         self._compiled.add(count == 1)
         self._under_way.append(token)
         if len(self._under_way) > AHEAD:

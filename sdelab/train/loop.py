@@ -16,6 +16,7 @@ from sdelab.train.distributed import barrier, check_shared, is_main
 from sdelab.train.ema_snapshots import MAIN, Snapshots
 from sdelab.train.log import Log, open_writers, summary_writer
 from sdelab.train.placement import AbstractPlacement
+from sdelab.train.profile import NoTrace, Trace
 from sdelab.train.record import check_same_run, describe, write_json
 from sdelab.train.run import build_placement
 from sdelab.train.signals import Preempted, SharedStopRequest, StopRequest
@@ -29,13 +30,14 @@ SLOW = 1200.0
 """Seconds that a process of several may take to restore, compile or save, before it is taken for hung."""
 
 
-def fit(config: Mapping[str, Any], workdir: Path | str) -> TrainState:
+def fit(config: Mapping[str, Any], workdir: Path | str, *, profile: tuple[int, int] | None = None) -> TrainState:
     """Trains what `config` describes, or goes on where `workdir` was left, and returns the final state.
 
     `workdir` receives `config.json`, `record.json`, `checkpoints/`, `metrics.jsonl` and, if asked for, `tensorboard/`. A
     resumed run equals an uninterrupted one bit for bit: batch and randomness are functions of the step. A run that has
     its steps, or more, is left as it is.
 
+    `profile`, a first and a last step, writes a trace of them to `profile/`.
     In a run of several processes (`sdelab.train.distributed.initialize`) each calls this with the same arguments.
 
     Errors: those of `build`; `MissingExtra`; `WorkdirInUse`; `NotShared`; `CheckpointMismatch`; `NonFiniteMetric`, with the
@@ -47,17 +49,17 @@ def fit(config: Mapping[str, Any], workdir: Path | str) -> TrainState:
         summary_writer()  # before there are any files
     placement = build_placement(run, experiment.optim.batch_size)
     with contextlib.ExitStack() as stack:
-        dog = stack.enter_context(Watchdog(run.patience, SLOW) if jax.process_count() > 1 else NoWatchdog())
+        dog = stack.enter_context(_watchdog(run.patience))
         stack.enter_context(_hold(workdir, record))
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", keep=run.keep))
         start, carry = _restore_or_init(config, experiment, placement, checkpoints, record)
         if start >= run.steps:
             return carry["state"]
         log = stack.enter_context(_open_log(workdir, experiment, record, start))
-        dispatch = _dispatcher(config, experiment, placement)
+        trace = Trace(workdir / "profile", *profile) if profile and is_main() else NoTrace()
+        dispatch = _dispatcher(config, experiment, placement, stack.enter_context(trace))
         snapshots = _open_snapshots(stack, workdir, experiment)
         stop = stack.enter_context(SharedStopRequest() if jax.process_count() > 1 else StopRequest())
-
         carry = placement.enter(carry)
         events = [every for every in (run.log_every, run.checkpoint_every, run.snapshot_every) if every]
         for number, (first, count) in enumerate(plan(start, run.steps, events, run.steps_per_dispatch)):
@@ -78,6 +80,10 @@ def fit(config: Mapping[str, Any], workdir: Path | str) -> TrainState:
             if stopping:
                 raise Preempted(f"{stop.name} after step {step}: the state is saved; the same command resumes the run.")
         return placement.leave(carry)["state"]
+
+
+def _watchdog(patience: float) -> Watchdog | NoWatchdog:
+    return Watchdog(patience, SLOW) if jax.process_count() > 1 else NoWatchdog()
 
 
 @contextlib.contextmanager
@@ -116,10 +122,12 @@ def _open_snapshots(stack: contextlib.ExitStack, workdir: Path, experiment: Expe
     return stack.enter_context(Snapshots(workdir, {MAIN: experiment.ema, **experiment.averages}))
 
 
-def _dispatcher(config: Mapping[str, Any], experiment: Experiment, placement: AbstractPlacement) -> Dispatcher:
+def _dispatcher(
+    config: Mapping[str, Any], experiment: Experiment, placement: AbstractPlacement, trace: Trace | NoTrace
+) -> Dispatcher:
     batches = Batches(experiment.dataset, experiment.optim.batch_size, seed=config["seed"])
     root_key = placement.maker(lambda: jax.random.fold_in(jax.random.key(config["seed"]), 1))()  # 0 is the network's
-    return Dispatcher(placement, experiment.train_step, batches, placement.enter(root_key))
+    return Dispatcher(placement, experiment.train_step, batches, placement.enter(root_key), trace)
 
 
 def _restore_or_init(
