@@ -10,8 +10,9 @@ from jaxtyping import Array
 
 from sdelab._checks import check_nonnegative, unknown_name
 from sdelab._typing import PRNGKeys
+from sdelab.nn.activation import swish
 from sdelab.nn.attention import attend
-from sdelab.nn.convolution import Conv, check_dims
+from sdelab.nn.convolution import Conv, add_bias, check_dims
 from sdelab.nn.initialization import uniform_fan_avg
 from sdelab.nn.layers import GroupNorm, check_rate, dropout
 from sdelab.nn.resampling import PLAIN, ConvDown, ConvUp, check_taps, downsample, upsample
@@ -20,7 +21,7 @@ ACTIVATIONS = {
     "elu": jax.nn.elu,
     "lrelu": lambda x: jax.nn.leaky_relu(x, 0.2),
     "relu": jax.nn.relu,
-    "swish": jax.nn.silu,
+    "swish": swish,
 }
 BLOCKS = ("biggan", "ddpm")
 RESAMPLE = {"up": upsample, "down": downsample}
@@ -75,9 +76,19 @@ class Common:
     def activate(self, h: Array) -> Array:
         return ACTIVATIONS[self.activation](h)
 
+    @property
+    def rescaling(self) -> float:
+        """The factor of a sum of skip and branch: 1 / sqrt(2) with `skip_rescale`, so that the variance stays."""
+        return float(np.sqrt(0.5)) if self.skip_rescale else 1.0
+
     def add(self, x: Array, h: Array) -> Array:
-        """Sum of a skip and a branch, divided by sqrt(2) with `skip_rescale`, so that the variance stays."""
-        return (x + h) * float(np.sqrt(0.5)) if self.skip_rescale else x + h
+        return (x + h) * self.rescaling
+
+
+def linear(layer: nnx.Linear, x: Array, scale: float) -> Array:
+    """`scale` times the layer's output: its parameters are scaled, as those of `Conv`."""
+    kernel, bias = ((scale * p[...]).astype(x.dtype) for p in (layer.kernel, layer.bias))
+    return add_bias(x @ kernel, bias)
 
 
 class ResidualBlock(nnx.Module):
@@ -116,13 +127,10 @@ class ResidualBlock(nnx.Module):
         h = common.activate(self.norm1(x))
         if self.resample is not None:
             h, x = (RESAMPLE[self.resample](image, common.taps) for image in (h, x))
-        h = self.conv1(h)
-        if common.embedding:
-            shift = self.embedding(embedding)
-            h = h + shift.reshape(shift.shape[:1] + (1,) * common.dims + shift.shape[1:])
+        h = self.conv1(h, shift=self.embedding(embedding) if common.embedding else None)
         h = common.activate(self.norm2(h))
-        h = self.conv2(dropout(h, common.dropout, keys, self.number))
-        return common.add(self.skip(x) if self.has_linear_skip else x, h)
+        h = self.conv2(dropout(h, common.dropout, keys, self.number), scale=common.rescaling)
+        return h + (linear(self.skip, x, common.rescaling) if self.has_linear_skip else common.rescaling * x)
 
 
 class AttentionBlock(nnx.Module):
@@ -140,8 +148,8 @@ class AttentionBlock(nnx.Module):
         self.out = common.linear(channels, channels, rngs, scale=common.init_scale)
 
     def __call__(self, x: Array) -> Array:
-        h = self.norm(x)
-        return self.common.add(x, self.out(attend(self.query(h), self.key(h), self.value(h))))
+        h, scale = self.norm(x), self.common.rescaling
+        return linear(self.out, attend(self.query(h), self.key(h), self.value(h)), scale) + scale * x
 
 
 class Downsampling(nnx.Module):
