@@ -78,7 +78,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--channels", type=int, nargs="+", default=[32, 64], help="at full resolution")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=7, help="runs of each side")
-    parser.add_argument("--threads", type=int, default=2, help="of PyTorch; XLA takes every core that the process may use")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="of PyTorch; XLA takes every core that the process may use"
+    )
     parser.add_argument("--torch-python", default=sys.executable, help="an interpreter that has PyTorch")
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile, which takes a minute")
     parser.add_argument("--output", type=Path, help="a JSON file for the numbers")
@@ -116,7 +118,9 @@ def check_agreement(run: ours.Run, rival: Rival) -> None:
     count = sum(leaf.size for leaf in jax.tree.leaves(run.params))
     theirs, here = rival.evaluate(run.x, run.c_noise), run.evaluate()
     gap = float(np.max(np.abs(theirs - here)) / np.max(np.abs(theirs)))
-    print(f"{count} parameters here, {rival.parameters} in PyTorch; largest relative difference of the outputs: {gap:.1e}")
+    print(
+        f"{count} parameters here, {rival.parameters} in PyTorch; largest relative difference of the outputs: {gap:.1e}"
+    )
     if count != rival.parameters or not gap <= AGREEMENT:
         raise SystemExit("the two networks are not the same one.")
 

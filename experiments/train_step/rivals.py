@@ -31,7 +31,8 @@ class Rival:
         self.parameters = self.ask("make", weights=str(self.weights), **settings)["parameters"]
 
     def ask(self, what: str, **request: Any) -> dict[str, Any]:
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.write(json.dumps({"do": what, **request}) + "\n")
         self.process.stdin.flush()
         reply = self.process.stdout.readline()

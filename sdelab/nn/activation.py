@@ -16,6 +16,7 @@ def swish(x: Float[Array, "..."]) -> Float[Array, "..."]:
 @swish.defjvp
 def _swish_jvp(primals, tangents):
     (x,), (tangent,) = primals, tangents
-    # written with tanh, or the compiler would recognise the logistic of the forward pass and keep it after all
-    logistic = 0.5 * jnp.tanh(0.5 * x) + 0.5
-    return swish(x), tangent * (logistic * (1.0 + x * (1.0 - logistic)))
+    # by another exponential: the compiler would recognise the forward pass's logistic, and keep it after all
+    power = jnp.exp(jnp.minimum(x, 30.0))
+    rest = 1.0 / (1.0 + power)
+    return swish(x), tangent * (power * rest * (1.0 + x * rest))

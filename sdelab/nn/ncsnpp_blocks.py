@@ -1,9 +1,12 @@
 """The blocks of `NCSNpp`: residual block, attention, and the layers that change the resolution."""
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array
@@ -14,7 +17,7 @@ from sdelab.nn.activation import swish
 from sdelab.nn.attention import attend
 from sdelab.nn.convolution import Conv, add_bias, check_dims
 from sdelab.nn.initialization import uniform_fan_avg
-from sdelab.nn.layers import GroupNorm, check_rate, dropout
+from sdelab.nn.layers import GroupNorm, check_rate, dropout, multiply_add
 from sdelab.nn.resampling import PLAIN, ConvDown, ConvUp, check_taps, downsample, upsample
 
 ACTIVATIONS = {
@@ -85,10 +88,17 @@ class Common:
         return (x + h) * self.rescaling
 
 
-def linear(layer: nnx.Linear, x: Array, scale: float) -> Array:
-    """`scale` times the layer's output: its parameters are scaled, as those of `Conv`."""
-    kernel, bias = ((scale * p[...]).astype(x.dtype) for p in (layer.kernel, layer.bias))
-    return add_bias(x @ kernel, bias)
+def linear(layer: nnx.Linear, parts: Sequence[Array], scale: float) -> Array:
+    """`scale` times the layer's output for the channels of all parts: its parameters are scaled, as those of `Conv`."""
+    kernel, bias = ((scale * p[...]).astype(parts[0].dtype) for p in (layer.kernel, layer.bias))
+    rows = split_channels(kernel, parts, axis=0)
+    return add_bias(sum(x @ part for x, part in zip(parts, rows, strict=True)), bias)
+
+
+def split_channels(array: Array, parts: Sequence[Array], axis: int) -> list[Array]:
+    """`array`, which has an entry for each channel of all parts, cut into those of each."""
+    ends = list(itertools.accumulate(x.shape[-1] for x in parts))
+    return jnp.split(array, ends[:-1], axis=axis)
 
 
 class ResidualBlock(nnx.Module):
@@ -121,16 +131,25 @@ class ResidualBlock(nnx.Module):
         if self.has_linear_skip:
             self.skip = common.linear(inside, outside, rngs)
 
-    def __call__(self, x: Array, embedding: Array | None, keys: PRNGKeys | None) -> Array:
-        """`embedding` is `(batch, width)`, after its activation."""
-        common = self.common
-        h = common.activate(self.norm1(x))
+    def __call__(self, x: Array | tuple[Array, ...], embedding: Array | None, keys: PRNGKeys | None) -> Array:
+        """`embedding` is `(batch, width)`, after its activation. Several `x` stand for all their channels, in order.
+
+        They are never concatenated before the convolution: what comes back would be read whole for each of them.
+        """
+        common, parts = self.common, x if isinstance(x, tuple) else (x,)
+        h = self._normalised(parts)
         if self.resample is not None:
-            h, x = (RESAMPLE[self.resample](image, common.taps) for image in (h, x))
+            h, *parts = (RESAMPLE[self.resample](image, common.taps) for image in (h, *parts))
         h = self.conv1(h, shift=self.embedding(embedding) if common.embedding else None)
         h = common.activate(self.norm2(h))
         h = self.conv2(dropout(h, common.dropout, keys, self.number), scale=common.rescaling)
-        return h + (linear(self.skip, x, common.rescaling) if self.has_linear_skip else common.rescaling * x)
+        return h + (linear(self.skip, parts, common.rescaling) if self.has_linear_skip else common.rescaling * parts[0])
+
+    def _normalised(self, parts: Sequence[Array]) -> Array:
+        """Normalised, activated and concatenated."""
+        gains, shifts = (split_channels(array, parts, axis=-1) for array in self.norm1.gain_and_shift(parts))
+        images = zip(parts, gains, shifts, strict=True)
+        return jnp.concatenate([self.common.activate(multiply_add(*image)) for image in images], axis=-1)
 
 
 class AttentionBlock(nnx.Module):
@@ -149,7 +168,7 @@ class AttentionBlock(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         h, scale = self.norm(x), self.common.rescaling
-        return linear(self.out, attend(self.query(h), self.key(h), self.value(h)), scale) + scale * x
+        return linear(self.out, [attend(self.query(h), self.key(h), self.value(h))], scale) + scale * x
 
 
 class Downsampling(nnx.Module):
