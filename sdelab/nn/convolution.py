@@ -76,11 +76,23 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(init(rngs.params(), (size,) * dims + (in_channels, out_channels), param_dtype))
         self.bias = nnx.Param(bias_init(rngs.params(), (out_channels,), param_dtype))
 
-    def __call__(self, x: Float[Array, "batch *space channels"]) -> Float[Array, "batch *smaller out"]:
-        kernel = self.kernel[...].astype(self.dtype)
-        return add_bias(
-            convolve(x.astype(self.dtype), kernel, padding=self.padding, stride=self.stride), self.bias[...]
-        )
+    def __call__(
+        self,
+        x: Float[Array, "batch *space channels"],
+        *,
+        scale: float = 1.0,
+        shift: Float[Array, "batch out"] | None = None,
+    ) -> Float[Array, "batch *smaller out"]:
+        """`scale` times the convolution, plus `scale` times the bias and a `shift` for each sample.
+
+        The parameters are scaled, and bias and shift are summed, before they meet the image: it is read less often,
+        and what comes back to it is the convolution's own.
+        """
+        kernel, bias = ((scale * p[...]).astype(self.dtype) for p in (self.kernel, self.bias))
+        out = convolve(x.astype(self.dtype), kernel, padding=self.padding, stride=self.stride)
+        if shift is None:
+            return add_bias(out, bias)
+        return out + (shift.astype(self.dtype) + bias[None, :]).reshape((-1,) + (1,) * (x.ndim - 2) + bias.shape)
 
 
 def add_bias(x: Float[Array, "batch *space channels"], bias: Float[Array, " channels"]) -> Array:

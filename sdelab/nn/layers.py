@@ -1,6 +1,7 @@
 """What the networks share: embeddings of noise level and label, normalisation, dropout."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -130,23 +131,36 @@ class GroupNorm(nnx.Module):
         self, x: Float[Array, "batch *space channels"], modulation: Float[Array, "batch twice"] | None = None
     ) -> Float[Array, "batch *space channels"]:
         """`modulation` holds scale and shift, `2 * channels` numbers for each sample; 0 leaves the norm as it is."""
-        channels = x.shape[-1]
-        mean, inverse_std = self._statistics(x)
+        return multiply_add(x, *self.gain_and_shift((x,), modulation))
+
+    def gain_and_shift(
+        self, parts: Sequence[Float[Array, "batch *space _"]], modulation: Float[Array, "batch twice"] | None = None
+    ) -> tuple[Float[Array, "batch channels"], Float[Array, "batch channels"]]:
+        """What the norm multiplies each channel with and adds to it; the channels are those of all `parts`, in order."""
+        mean, inverse_std = self._statistics(parts)
         gain, shift = (p[...].astype(jnp.float32)[None, :] for p in (self.scale, self.bias))
         if modulation is not None:
             scale, offset = jnp.split(modulation.astype(jnp.float32), 2, axis=-1)
             gain, shift = gain * (1.0 + scale), shift * (1.0 + scale) + offset
         gain = gain * inverse_std
-        shift = shift - mean * gain
-        shape = (x.shape[0],) + (1,) * (x.ndim - 2) + (channels,)
-        return (x.astype(jnp.float32) * gain.reshape(shape) + shift.reshape(shape)).astype(x.dtype)
+        return gain, shift - mean * gain
 
-    def _statistics(self, x: Float[Array, "batch *space channels"]) -> tuple[Array, Array]:
+    def _statistics(self, parts: Sequence[Float[Array, "batch *space _"]]) -> tuple[Array, Array]:
         """Mean and inverse standard deviation of each channel's group, both `(batch, channels)`."""
-        batch, channels = x.shape[0], x.shape[-1]
-        flat = x.astype(jnp.float32).reshape(batch, -1, channels)
-        moments = jnp.stack([jnp.mean(flat, axis=1), jnp.mean(flat**2, axis=1)])
+        flat = [x.astype(jnp.float32).reshape(x.shape[0], -1, x.shape[-1]) for x in parts]
+        moments = jnp.stack([jnp.concatenate([jnp.mean(x**k, axis=1) for x in flat], axis=-1) for k in (1, 2)])
+        _, batch, channels = moments.shape
         mean, square = jnp.mean(moments.reshape(2, batch, self.groups, -1), axis=-1)
         inverse_std = jax.lax.rsqrt(jnp.maximum(square - mean**2, 0.0) + self.epsilon)
         repeats = channels // self.groups
         return jnp.repeat(mean, repeats, axis=-1), jnp.repeat(inverse_std, repeats, axis=-1)
+
+
+def multiply_add(
+    x: Float[Array, "batch *space channels"],
+    gain: Float[Array, "batch channels"],
+    shift: Float[Array, "batch channels"],
+) -> Float[Array, "batch *space channels"]:
+    """`gain * x + shift` in float32, each sample's channels having their own; in the dtype of `x`."""
+    shape = (x.shape[0],) + (1,) * (x.ndim - 2) + (x.shape[-1],)
+    return (x.astype(jnp.float32) * gain.reshape(shape) + shift.reshape(shape)).astype(x.dtype)

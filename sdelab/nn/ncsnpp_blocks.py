@@ -1,26 +1,30 @@
 """The blocks of `NCSNpp`: residual block, attention, and the layers that change the resolution."""
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
 from sdelab._checks import check_nonnegative, unknown_name
 from sdelab._typing import PRNGKeys
+from sdelab.nn.activation import swish
 from sdelab.nn.attention import attend
-from sdelab.nn.convolution import Conv, check_dims
+from sdelab.nn.convolution import Conv, add_bias, check_dims
 from sdelab.nn.initialization import uniform_fan_avg
-from sdelab.nn.layers import GroupNorm, check_rate, dropout
+from sdelab.nn.layers import GroupNorm, check_rate, dropout, multiply_add
 from sdelab.nn.resampling import PLAIN, ConvDown, ConvUp, check_taps, downsample, upsample
 
 ACTIVATIONS = {
     "elu": jax.nn.elu,
     "lrelu": lambda x: jax.nn.leaky_relu(x, 0.2),
     "relu": jax.nn.relu,
-    "swish": jax.nn.silu,
+    "swish": swish,
 }
 BLOCKS = ("biggan", "ddpm")
 RESAMPLE = {"up": upsample, "down": downsample}
@@ -75,9 +79,26 @@ class Common:
     def activate(self, h: Array) -> Array:
         return ACTIVATIONS[self.activation](h)
 
+    @property
+    def rescaling(self) -> float:
+        """The factor of a sum of skip and branch: 1 / sqrt(2) with `skip_rescale`, so that the variance stays."""
+        return float(np.sqrt(0.5)) if self.skip_rescale else 1.0
+
     def add(self, x: Array, h: Array) -> Array:
-        """Sum of a skip and a branch, divided by sqrt(2) with `skip_rescale`, so that the variance stays."""
-        return (x + h) * float(np.sqrt(0.5)) if self.skip_rescale else x + h
+        return (x + h) * self.rescaling
+
+
+def linear(layer: nnx.Linear, parts: Sequence[Array], scale: float) -> Array:
+    """`scale` times the layer's output for the channels of all parts: its parameters are scaled, as those of `Conv`."""
+    kernel, bias = ((scale * p[...]).astype(parts[0].dtype) for p in (layer.kernel, layer.bias))
+    rows = split_channels(kernel, parts, axis=0)
+    return add_bias(sum(x @ part for x, part in zip(parts, rows, strict=True)), bias)
+
+
+def split_channels(array: Array, parts: Sequence[Array], axis: int) -> list[Array]:
+    """`array`, which has an entry for each channel of all parts, cut into those of each."""
+    ends = list(itertools.accumulate(x.shape[-1] for x in parts))
+    return jnp.split(array, ends[:-1], axis=axis)
 
 
 class ResidualBlock(nnx.Module):
@@ -110,19 +131,25 @@ class ResidualBlock(nnx.Module):
         if self.has_linear_skip:
             self.skip = common.linear(inside, outside, rngs)
 
-    def __call__(self, x: Array, embedding: Array | None, keys: PRNGKeys | None) -> Array:
-        """`embedding` is `(batch, width)`, after its activation."""
-        common = self.common
-        h = common.activate(self.norm1(x))
+    def __call__(self, x: Array | tuple[Array, ...], embedding: Array | None, keys: PRNGKeys | None) -> Array:
+        """`embedding` is `(batch, width)`, after its activation. Several `x` stand for all their channels, in order.
+
+        They are never concatenated before the convolution: what comes back would be read whole for each of them.
+        """
+        common, parts = self.common, x if isinstance(x, tuple) else (x,)
+        h = self._normalised(parts)
         if self.resample is not None:
-            h, x = (RESAMPLE[self.resample](image, common.taps) for image in (h, x))
-        h = self.conv1(h)
-        if common.embedding:
-            shift = self.embedding(embedding)
-            h = h + shift.reshape(shift.shape[:1] + (1,) * common.dims + shift.shape[1:])
+            h, *parts = (RESAMPLE[self.resample](image, common.taps) for image in (h, *parts))
+        h = self.conv1(h, shift=self.embedding(embedding) if common.embedding else None)
         h = common.activate(self.norm2(h))
-        h = self.conv2(dropout(h, common.dropout, keys, self.number))
-        return common.add(self.skip(x) if self.has_linear_skip else x, h)
+        h = self.conv2(dropout(h, common.dropout, keys, self.number), scale=common.rescaling)
+        return h + (linear(self.skip, parts, common.rescaling) if self.has_linear_skip else common.rescaling * parts[0])
+
+    def _normalised(self, parts: Sequence[Array]) -> Array:
+        """Normalised, activated and concatenated."""
+        gains, shifts = (split_channels(array, parts, axis=-1) for array in self.norm1.gain_and_shift(parts))
+        images = zip(parts, gains, shifts, strict=True)
+        return jnp.concatenate([self.common.activate(multiply_add(*image)) for image in images], axis=-1)
 
 
 class AttentionBlock(nnx.Module):
@@ -140,8 +167,8 @@ class AttentionBlock(nnx.Module):
         self.out = common.linear(channels, channels, rngs, scale=common.init_scale)
 
     def __call__(self, x: Array) -> Array:
-        h = self.norm(x)
-        return self.common.add(x, self.out(attend(self.query(h), self.key(h), self.value(h))))
+        h, scale = self.norm(x), self.common.rescaling
+        return linear(self.out, [attend(self.query(h), self.key(h), self.value(h))], scale) + scale * x
 
 
 class Downsampling(nnx.Module):

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
@@ -83,7 +82,7 @@ class UpLevel(nnx.Module):
 
     def __call__(self, h: Array, skips: list[Array], embedding: Array | None, keys: PRNGKeys | None, run: Run) -> Array:
         for i, skip in enumerate(skips):
-            h = run(self.blocks[f"block{i}"], jnp.concatenate([h, skip], axis=-1), embedding, keys)
+            h = run(self.blocks[f"block{i}"], (h, skip), embedding, keys)
         return run(self.attention, h) if self.has_attention else h
 
 

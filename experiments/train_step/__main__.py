@@ -1,0 +1,174 @@
+"""Forward pass and training step of DDPM++, beside the same network in PyTorch.
+
+    python -m experiments.train_step [--channels 32 64] [--rounds 7] [--torch-python PATH] [--output train_step.json]
+
+The network: 32 x 32 x 3, multipliers (1, 2, 2), two blocks a level, attention at 16, dropout 0.1, batch 16, float32. The step:
+times and noise, denoising loss, gradient, bound on its norm, Adam, average. PyTorch runs in channels-last memory, eagerly and
+under `torch.compile`, with the fused Adam, in a process of its own, in turns with ours; the times are medians over rounds.
+
+Before anything is measured both networks are given the same weights, by the names of published checkpoints, and must have
+as many parameters and the same output to 1e-4. `--torch-python` is an interpreter that has PyTorch, if this one has not;
+without PyTorch ours runs alone. Of PyTorch, all that is needed is `torch` and `numpy`.
+
+Limits, which decide the exit status: the forward pass takes no longer than the faster PyTorch; the step takes at most 0.7 of
+what the code published in JAX took (`REFERENCE`), scaled by what PyTorch's eager step takes now over what it took then.
+`README.md` in this folder says where the time goes.
+"""
+
+import argparse
+import contextlib
+import json
+import platform
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from experiments.train_step import ours
+from experiments.train_step.rivals import Rival, torch_version
+
+MULTIPLIERS, BLOCKS, ATTENDED, DROPOUT = (1, 2, 2), 2, (1,), 0.1
+AGREEMENT = 1e-4
+FRACTION = 0.7
+
+
+class Reference(NamedTuple):
+    """Seconds that a step once took on two cores: PyTorch's, eager, and the code of Song et al. in JAX."""
+
+    torch: float
+    jax: float
+
+
+REFERENCE = {32: Reference(0.24, 0.41), 64: Reference(0.67, 1.12)}
+
+
+class Result(NamedTuple):
+    """Median seconds of each side, and the most that ours may take, None without a rival or a reference."""
+
+    what: str
+    channels: int
+    seconds: dict[str, float]
+    limit: float | None
+
+    @property
+    def holds(self) -> bool:
+        return self.limit is None or self.seconds["sdelab"] <= self.limit
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    version = torch_version(options.torch_python)
+    if version is None:
+        print(f"{options.torch_python} has no PyTorch: ours runs alone. `--torch-python PATH` names one that has.")
+    results = [result for channels in options.channels for result in measure(channels, options, version is not None)]
+    print(table(results))
+    if options.output:
+        options.output.write_text(json.dumps(report(results, version), indent=2) + "\n")
+    return 0 if all(result.holds for result in results) else 1
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m experiments.train_step", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--channels", type=int, nargs="+", default=[32, 64], help="at full resolution")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=7, help="runs of each side")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="of PyTorch; XLA takes every core that the process may use"
+    )
+    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter that has PyTorch")
+    parser.add_argument("--no-compile", action="store_true", help="without torch.compile, which takes a minute")
+    parser.add_argument("--output", type=Path, help="a JSON file for the numbers")
+    return parser.parse_args(arguments)
+
+
+def measure(channels: int, options: argparse.Namespace, has_torch: bool) -> list[Result]:
+    """The forward pass and the step of one width, all sides in turns."""
+    module = ours.network(channels, MULTIPLIERS, BLOCKS, DROPOUT)
+    kinds = {"PyTorch": False, "torch.compile": True} if has_torch else {}
+    if options.no_compile:
+        kinds.pop("torch.compile", None)
+    network = {"channels": channels, "multipliers": MULTIPLIERS, "blocks": BLOCKS, "attended": ATTENDED}
+    settings = {"network": network, "dropout": DROPOUT, "batch": options.batch, "threads": options.threads}
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        rivals = {
+            name: stack.enter_context(Rival(options.torch_python, folder, compiled=compiled, **settings))
+            for name, compiled in kinds.items()
+        }
+        first = next(iter(rivals.values()), None)
+        params = ours.from_rival(first.state(), module) if first else ours.initial_weights(module)
+        run = ours.Run(module, params, options.batch)
+        if first:
+            check_agreement(run, first)
+        sides = {"sdelab": run, **rivals}
+        return [
+            result("forward", channels, medians({n: s.forward for n, s in sides.items()}, options.rounds)),
+            result("step", channels, medians({n: s.step for n, s in sides.items()}, options.rounds)),
+        ]
+
+
+def check_agreement(run: ours.Run, rival: Rival) -> None:
+    """Both are one network. Errors: another number of parameters, or another output."""
+    count = sum(leaf.size for leaf in jax.tree.leaves(run.params))
+    theirs, here = rival.evaluate(run.x, run.c_noise), run.evaluate()
+    gap = float(np.max(np.abs(theirs - here)) / np.max(np.abs(theirs)))
+    print(
+        f"{count} parameters here, {rival.parameters} in PyTorch; largest relative difference of the outputs: {gap:.1e}"
+    )
+    if count != rival.parameters or not gap <= AGREEMENT:
+        raise SystemExit("the two networks are not the same one.")
+
+
+def medians(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Of runs that take turns; the order is reversed in every other round. The first two of each side are not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for run in sides.values():
+        run(), run()
+    for i in tqdm(range(rounds), unit="round", leave=False):
+        for name, run in list(sides.items())[:: 1 if i % 2 == 0 else -1]:
+            seconds[name].append(run())
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+def result(what: str, channels: int, seconds: dict[str, float]) -> Result:
+    rivals = [taken for name, taken in seconds.items() if name != "sdelab"]
+    limit = None
+    if what == "forward" and rivals:
+        limit = min(rivals)
+    elif what == "step" and "PyTorch" in seconds and channels in REFERENCE:
+        reference = REFERENCE[channels]
+        limit = FRACTION * reference.jax * seconds["PyTorch"] / reference.torch
+    return Result(what, channels, seconds, limit)
+
+
+def table(results: list[Result]) -> str:
+    names = list(results[0].seconds)
+    head = f"{'':<24}" + "".join(f"{name + ' / s':>18}" for name in names) + f"{'limit':>9}"
+    rows = [
+        f"{f'{r.what}, {r.channels} channels':<24}"
+        + "".join(f"{r.seconds[name]:>18.3f}" for name in names)
+        + (f"{'':>9}" if r.limit is None else f"{r.limit:>9.3f}")
+        + ("" if r.holds else "  over the limit")
+        for r in results
+    ]
+    return "\n".join([head, *rows])
+
+
+def report(results: list[Result], version: str | None) -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "torch": version,
+        "backend": jax.default_backend(),
+        "results": [{**r._asdict(), "holds": r.holds} for r in results],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
