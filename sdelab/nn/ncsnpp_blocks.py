@@ -1,9 +1,10 @@
 """The blocks of `NCSNpp`: residual block, attention, and the layers that change the resolution."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -90,9 +91,9 @@ class Common:
 
 def linear(layer: nnx.Linear, parts: Sequence[Array], scale: float) -> Array:
     """`scale` times the layer's output for the channels of all parts: its parameters are scaled, as those of `Conv`."""
-    kernel, bias = ((scale * p[...]).astype(parts[0].dtype) for p in (layer.kernel, layer.bias))
-    rows = split_channels(kernel, parts, axis=0)
-    return add_bias(sum(x @ part for x, part in zip(parts, rows, strict=True)), bias)
+    kernel, bias = ((scale * p).astype(parts[0].dtype) for p in (layer.kernel[...], cast(nnx.Param, layer.bias)[...]))
+    terms = [x @ rows for x, rows in zip(parts, split_channels(kernel, parts, axis=0), strict=True)]
+    return add_bias(functools.reduce(jnp.add, terms), bias)
 
 
 def split_channels(array: Array, parts: Sequence[Array], axis: int) -> list[Array]:
@@ -140,7 +141,7 @@ class ResidualBlock(nnx.Module):
         h = self._normalised(parts)
         if self.resample is not None:
             h, *parts = (RESAMPLE[self.resample](image, common.taps) for image in (h, *parts))
-        h = self.conv1(h, shift=self.embedding(embedding) if common.embedding else None)
+        h = self.conv1(h, shift=None if embedding is None else self.embedding(embedding))
         h = common.activate(self.norm2(h))
         h = self.conv2(dropout(h, common.dropout, keys, self.number), scale=common.rescaling)
         return h + (linear(self.skip, parts, common.rescaling) if self.has_linear_skip else common.rescaling * parts[0])

@@ -45,7 +45,9 @@ def test_sides_take_turns_and_the_first_runs_do_not_count():
         taken = iter(seconds)
         return lambda: (order.append(name), next(taken))[1]
 
-    found = experiment.medians({"a": side("a", [9.0, 9.0, 1.0, 3.0, 2.0]), "b": side("b", [9.0, 9.0, 5.0, 5.0, 6.0])}, 3)
+    found = experiment.medians(
+        {"a": side("a", [9.0, 9.0, 1.0, 3.0, 2.0]), "b": side("b", [9.0, 9.0, 5.0, 5.0, 6.0])}, 3
+    )
     assert found == {"a": 2.0, "b": 5.0}
     assert "".join(order) == "aabb" + "ab" + "ba" + "ab"
 
