@@ -109,12 +109,13 @@ class EDM2UNet(nnx.Module):
         h = self.noise(self.fourier(c_noise))
         if condition is not None:
             check_labels(condition, self.classes)
+        if self.label is None:
+            return mp_silu(h)
+        rows = jnp.zeros_like(h)
+        if condition is not None:
             condition = drop_labels(condition, self.label_dropout, keys)
-            rows = label_rows(self.label.kernel(math.sqrt(self.classes)), condition)
-            h = mp_sum(h, rows.astype(h.dtype), LABEL_BALANCE)
-        elif self.classes > 0:
-            h = mp_sum(h, jnp.zeros_like(h), LABEL_BALANCE)
-        return mp_silu(h)
+            rows = label_rows(self.label.kernel(math.sqrt(self.classes)), condition).astype(h.dtype)
+        return mp_silu(mp_sum(h, rows, LABEL_BALANCE))
 
     def _encode(self, x: Array, embedding: Array, keys: PRNGKeys | None) -> tuple[Array, list[Array]]:
         h = self.first(x)

@@ -116,6 +116,7 @@ def test_forced_normalisation_keeps_the_whole_network():
     np.testing.assert_array_equal(normal["gain"], params["gain"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [2, 3])
 def test_with_kernels_that_do_not_look_along_an_axis_a_constant_axis_is_no_axis(dims):
     """Of images that are constant along a first axis: a network in n dimensions is the one in n - 1."""
