@@ -19,7 +19,19 @@ from sdelab._checks import check_count, check_nonnegative, check_positive, unkno
 from sdelab._typing import PRNGKey
 from sdelab.data import Dataset
 from sdelab.data.registry import LOADERS
-from sdelab.nn import ADM, MLP, DiT, EDM2UNet, NCSNpp, SongUNet, UNet, as_function
+from sdelab.nn import (
+    ADM,
+    MLP,
+    DiT,
+    EDM2UNet,
+    NCSNpp,
+    NoPositions,
+    RotaryPositions,
+    SinCosPositions,
+    SongUNet,
+    UNet,
+    as_function,
+)
 from sdelab.score import (
     DataPrediction,
     EDMPreconditioner,
@@ -43,6 +55,7 @@ from sdelab.train.construct import named as named
 from sdelab.train.construct import parameters_of as parameters_of
 from sdelab.train.ema import AbstractDecay, ConstantDecay, HalfLifeDecay, PowerDecay, WarmupDecay
 from sdelab.train.ema_snapshots import MAIN, power_widths
+from sdelab.train.forced_normalization import with_forced_normalization
 from sdelab.train.objective import build_loss, with_loss_parameters
 from sdelab.train.optimizer import adam, linear_warmup
 from sdelab.train.run import Run
@@ -67,6 +80,12 @@ MODELS = {
     "song_unet": SongUNet,
     "unet": UNet,
 }
+NORMALIZED_MODELS = ("edm2_unet",)
+"""Those whose weights every update ends at unit magnitude: `with_forced_normalization`."""
+
+POSITIONS = {"none": NoPositions, "rotary": RotaryPositions, "sin_cos": SinCosPositions}
+"""What a transformer knows of where its patches are, by name."""
+
 PRECONDITIONERS = {
     "data": DataPrediction,
     "edm": EDMPreconditioner,
@@ -214,7 +233,10 @@ def build_optimizer(config: Mapping[str, Any]) -> tuple[optax.GradientTransforma
     optim = construct("optim", Optim, config["optim"])
     clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm > 0 else optax.identity()
     learning_rate = linear_warmup(optim.learning_rate, optim.warmup_steps)
-    return adam(learning_rate, b1=float(optim.b1), b2=float(optim.b2), eps=optim.eps, clip=clip), learning_rate
+    optimizer = adam(learning_rate, b1=float(optim.b1), b2=float(optim.b2), eps=optim.eps, clip=clip)
+    if config["model"].get("name") in NORMALIZED_MODELS:
+        optimizer = with_forced_normalization(optimizer)
+    return optimizer, learning_rate
 
 
 def init_params(config: Mapping[str, Any], event_shape: tuple[int, ...]) -> Any:
@@ -254,7 +276,12 @@ def build_model(config: Mapping[str, Any], event_shape: tuple[int, ...], key: PR
     known = {"dim": channels, "image_channels": channels, "image_size": size, "dims": len(sides)}
     parameters = parameters_of(MODELS[name]) if (name := config["model"].get("name")) in MODELS else {}
     given = {key: value for key, value in known.items() if key in parameters}
-    return named("model", MODELS, config["model"], **given, rngs=nnx.Rngs(params=key))
+    settings = dict(config["model"])
+    if "positions" in settings and "positions" in parameters:
+        if (positions := settings.pop("positions")) not in POSITIONS:
+            raise unknown_name("positions", str(positions), POSITIONS)
+        given["positions"] = POSITIONS[positions]()
+    return named("model", MODELS, settings, **given, rngs=nnx.Rngs(params=key))
 
 
 def _check_snapshots(run: Run, averages: Mapping[str, AbstractDecay]) -> None:

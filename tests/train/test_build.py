@@ -72,6 +72,42 @@ def test_every_config_says_how_it_is_run_and_what_to_expect(path):
         assert entry in words
 
 
+SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention_resolutions": (4,), "classes": 10}
+MODELS = {
+    "ncsnpp": SMALL,
+    "song_unet": SMALL,
+    "adm": {**SMALL, "head_size": 8},
+    "edm2_unet": {**SMALL, "head_size": 8},
+    "dit": {"patch": 2, "width": 16, "depth": 1, "heads": 2, "classes": 10, "positions": "rotary"},
+}
+
+
+@pytest.mark.parametrize("name", [n if n == "ncsnpp" else pytest.param(n, marks=pytest.mark.slow) for n in MODELS])
+def test_every_network_is_trained_on_images_by_its_name(name):
+    """`build` traces a step of it; what a constructor asks of the data, it is given."""
+    experiment = build(digits(model={"name": name, **MODELS[name]}))
+    assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(experiment.score.params)) < 100_000
+
+
+def test_positions_of_a_transformer_have_names():
+    with pytest.raises(ValueError, match=r"unknown positions 'rotery'\. Did you mean 'rotary'"):
+        build(digits(model={"name": "dit", **MODELS["dit"], "positions": "rotery"}))
+
+
+@pytest.mark.slow
+def test_weights_of_edm2_s_network_stay_at_unit_magnitude():
+    config = digits(model={"name": "edm2_unet", **MODELS["edm2_unet"]})
+    experiment = build(config)
+    state = experiment.init_state(init_params(config, experiment.dataset.event_shape))
+    index = jnp.arange(4, dtype=jnp.int32)
+    batch = {"x": jnp.zeros((4, *experiment.dataset.event_shape)), "label": index, "index": index}
+    after = jax.jit(experiment.train_step())(state, batch, jax.random.key(0))[0]["params"]
+    for path, leaf in jax.tree.leaves_with_path(after):
+        if path[-1].key == "weight":
+            each = np.asarray(leaf, np.float64).reshape(-1, leaf.shape[-1])
+            np.testing.assert_allclose(np.sqrt(np.mean(each**2, axis=0)), 1.0, rtol=1e-3)
+
+
 def test_fields_of_the_process_are_the_config_s():
     assert build(digits(sde__beta_max=12.0)).sde.beta_max == 12.0
 
