@@ -15,7 +15,7 @@ from sdelab.nn.conditioning import Condition, drop_rows, read_condition
 from sdelab.nn.initialization import uniform_bias, uniform_fan_avg, uniform_fan_in
 
 KINDS = ("fourier", "positional")
-_LABEL_LAYER = 0x6C61626C  # apart from the numbers of the blocks, which fold into the same keys
+LABEL_LAYER = 0x6C61626C  # apart from the numbers of the blocks, which fold into the same keys
 
 
 class SongEmbedding(nnx.Module):
@@ -58,7 +58,7 @@ class SongEmbedding(nnx.Module):
         angle = angles(c_noise, half, half - 1) if self.fourier is None else self.fourier(c_noise)
         h = sines_cosines(angle).astype(self.dtype)
         if self.label is not None:
-            rows = drop_rows(label, self.label_dropout, keys, _LABEL_LAYER)
+            rows = drop_rows(label, self.label_dropout, keys, LABEL_LAYER)
             h = h + self.label(rows * math.sqrt(self.classes))
         if self.augment is not None:
             h = h + self.augment(augment)
@@ -104,7 +104,7 @@ class ADMEmbedding(nnx.Module):
             h = h + self.augment(augment)
         h = self.second(jax.nn.silu(self.first(h)))
         if self.label is not None:
-            h = h + self.label(drop_rows(label, self.label_dropout, keys, _LABEL_LAYER))
+            h = h + self.label(drop_rows(label, self.label_dropout, keys, LABEL_LAYER))
         return jax.nn.silu(h)
 
 
