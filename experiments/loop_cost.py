@@ -1,6 +1,6 @@
 """What the training loop costs beyond the compiled step.
 
-    python -m experiments.loop_cost [--rounds 15] [--steps 40] [--batch-size 128] [--channels 32]
+    python -m experiments.loop_cost [--rounds 25] [--steps 50] [--batch-size 128] [--channels 32]
 
 A compact U-Net on digits, on one device. *The step*: the compiled step on one batch that is on the device already, called
 again and again. *The loop*: what `sdelab.train.fit` does in a step: the batch of the step, gathered, scaled and sent to the
@@ -41,8 +41,8 @@ LIMIT = 1.01
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--channels", type=int, default=32)
     options = parser.parse_args(arguments)
@@ -62,8 +62,13 @@ def measure(rounds: int, steps: int, batch_size: int, channels: int) -> Comparis
     key = placement.enter(placement.maker(lambda: jax.random.key(1))())
     dispatch = Dispatcher(placement, experiment.train_step, batches, key)
     make = placement.maker(lambda: _carry(config, experiment))
-    with tempfile.TemporaryDirectory() as folder:
-        loop = _loop(dispatch, placement, placement.enter(make()), steps, batch_size, Path(folder))
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        writers = [stack.enter_context(writer) for writer in open_writers(folder, 0, tensorboard=False)]
+        bar = stack.enter_context(tqdm(total=2 * rounds * steps, file=io.StringIO()))
+        log = Log(writers, bar, examples_per_step=batch_size)
+        stop = stack.enter_context(StopRequest())
+        loop = _loop(dispatch, placement, placement.enter(make()), steps, log, stop)
         step = _step(dispatch, placement, placement.enter(make()), batches, steps)
         return compare("loop", timed(loop), timed(step), rounds=rounds, limit=LIMIT)
 
@@ -74,22 +79,20 @@ def _carry(config: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
 
 
 def _loop(
-    dispatch: Dispatcher, placement: AbstractPlacement, carry: Any, steps: int, batch_size: int, folder: Path
+    dispatch: Dispatcher, placement: AbstractPlacement, carry: Any, steps: int, log: Log, stop: StopRequest
 ) -> Callable[[], Any]:
+    dog, reached = NoWatchdog(), 0
+
     def run() -> Any:
-        nonlocal carry
-        with contextlib.ExitStack() as stack:
-            writers = [stack.enter_context(writer) for writer in open_writers(folder, 0, tensorboard=False)]
-            bar = stack.enter_context(tqdm(total=steps, file=io.StringIO()))
-            log = Log(writers, bar, examples_per_step=batch_size)
-            stop, dog = stack.enter_context(StopRequest()), NoWatchdog()
-            for number, (first, count) in enumerate(plan(0, steps, (steps,), 1)):
-                dog.feed(f"at step {first + count}")
-                carry = dispatch(carry, first, count)
-                log.advance(count)
-                stop(number)
-            log.write(steps, read_window(placement.leave(carry["window"])))
-            carry = {"state": carry["state"], "window": dispatch.new_window()}
+        nonlocal carry, reached
+        for number, (first, count) in enumerate(plan(reached, reached + steps, (steps,), 1)):
+            dog.feed(f"at step {first + count}")
+            carry = dispatch(carry, first, count)
+            log.advance(count)
+            stop(number)
+        reached += steps
+        log.write(reached, read_window(placement.leave(carry["window"])))
+        carry = {"state": carry["state"], "window": dispatch.new_window()}
         return carry
 
     return run
