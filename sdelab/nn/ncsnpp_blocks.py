@@ -111,13 +111,13 @@ class ResidualBlock(nnx.Module):
             self.skip = common.linear(inside, outside, rngs)
 
     def __call__(self, x: Array, embedding: Array | None, keys: PRNGKeys | None) -> Array:
-        """`embedding` is `(batch, width)`, after its activation."""
+        """`embedding` is `(batch, width)`, after its activation; None in a network without noise conditioning."""
         common = self.common
         h = common.activate(self.norm1(x))
         if self.resample is not None:
             h, x = (RESAMPLE[self.resample](image, common.taps) for image in (h, x))
         h = self.conv1(h)
-        if common.embedding:
+        if embedding is not None:
             shift = self.embedding(embedding)
             h = h + shift.reshape(shift.shape[:1] + (1,) * common.dims + shift.shape[1:])
         h = common.activate(self.norm2(h))
