@@ -133,7 +133,7 @@ class ResidualBlock(nnx.Module):
             self.skip = common.linear(inside, outside, rngs)
 
     def __call__(self, x: Array | tuple[Array, ...], embedding: Array | None, keys: PRNGKeys | None) -> Array:
-        """`embedding` is `(batch, width)`, after its activation. Several `x` stand for all their channels, in order.
+        """`embedding` is `(batch, width)`, after its activation; None without noise conditioning. Several `x` stand for all their channels, in order.
 
         They are never concatenated before the convolution: what comes back would be read whole for each of them.
         """
