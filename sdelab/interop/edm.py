@@ -74,7 +74,7 @@ def edm_network(config: Mapping[str, Any], *, rngs: nnx.Rngs, **settings: Any) -
     kind = config.get("model_type", MODEL_TYPES[name])
     if kind not in NETWORKS:
         raise unknown_name("model_type", kind, NETWORKS)
-    ours = dict(PUBLISHED_DEFAULTS)
+    ours: dict[str, Any] = dict(PUBLISHED_DEFAULTS)
     for key, value in config.items():
         if key in OF_THE_PRECONDITIONER:
             continue
@@ -84,9 +84,8 @@ def edm_network(config: Mapping[str, Any], *, rngs: nnx.Rngs, **settings: Any) -
     ours |= settings
     if name != "iDDPMPrecond":
         return NETWORKS[kind](**ours, rngs=rngs)
-    return LeadingChannels(
-        NETWORKS[kind](**{"out_channels": 2 * ours["image_channels"], **ours}, rngs=rngs), ours["image_channels"]
-    )
+    channels = ours["image_channels"]
+    return LeadingChannels(NETWORKS[kind](**{"out_channels": 2 * channels, **ours}, rngs=rngs), channels)
 
 
 def edm_params(state: Mapping[str, np.ndarray], network: SongUNet | ADM | LeadingChannels) -> dict[str, Any]:
@@ -98,6 +97,8 @@ def edm_params(state: Mapping[str, np.ndarray], network: SongUNet | ADM | Leadin
     Errors: names or shapes that do not fit, all of them in one message; a filter that is not the network's.
     """
     inner = network.network if isinstance(network, LeadingChannels) else network
+    if not isinstance(inner, (SongUNet, ADM)):
+        raise TypeError(f"network = {type(inner).__name__} is not accepted; accepted: SongUNet or ADM.")
     wrapped = any(name.startswith("model.") for name in state)
     arrays = {name.removeprefix("model."): value for name, value in state.items() if not (wrapped and name == "u")}
     filters = {name: arrays.pop(name) for name in list(arrays) if name.endswith("resample_filter")}
