@@ -6,7 +6,7 @@ Karras et al. (2022), https://arxiv.org/abs/2206.00364. Its checkpoints hold a p
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from flax import nnx
@@ -103,7 +103,9 @@ def edm_params(state: Mapping[str, np.ndarray], network: SongUNet | ADM | Leadin
 
     Errors: names or shapes that do not fit, all of them in one message; a filter that is not the network's.
     """
-    inner = cast("SongUNet | ADM", network.network) if isinstance(network, LeadingChannels) else network
+    inner = network.network if isinstance(network, LeadingChannels) else network
+    if not isinstance(inner, (SongUNet, ADM)):
+        raise TypeError(f"network = {type(inner).__name__} is not accepted; accepted: SongUNet or ADM.")
     wrapped = any(name.startswith("model.") for name in state)
     arrays = {name.removeprefix("model."): value for name, value in state.items() if not (wrapped and name == "u")}
     filters = {name: arrays.pop(name) for name in list(arrays) if name.endswith("resample_filter")}

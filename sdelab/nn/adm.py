@@ -1,6 +1,7 @@
 """The network of Dhariwal and Nichol, "ablated diffusion model", in EDM's version."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,8 +56,8 @@ class ADM(nnx.Module):
         embedding_multiplier: int = 4,
         classes: int = 0,
         augmentations: int = 0,
-        label_dropout: float = 0.0,
-        dropout: float = 0.0,
+        label_dropout: float | int = 0.0,
+        dropout: float | int = 0.0,
         dims: int = 2,
         rematerialise: bool = False,
         dtype: DTypeLike = jnp.float32,
@@ -69,7 +70,7 @@ class ADM(nnx.Module):
         )  # fmt: skip
         check_count(head_size=head_size)
         self.plan, self.dtype, inside = plan, jnp.dtype(dtype), plan.widths[0]
-        settings = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        settings: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         told = {"classes": classes, "augmentations": augmentations, "label_dropout": label_dropout}
         self.embedding = ADMEmbedding(channels, plan.embedding_width, **told, **settings)
         uniform = {"kernel_init": uniform_fan_in(), "bias_init": uniform_bias(image_channels * 3**dims)}

@@ -51,7 +51,7 @@ def class_rows(label: Label | None, classes: int, batch: int) -> Float[Array, "b
 
 
 def drop_rows(
-    rows: Float[Array, "batch width"], rate: float, keys: PRNGKeys | None, layer: int
+    rows: Float[Array, "batch width"], rate: float | int, keys: PRNGKeys | None, layer: int
 ) -> Float[Array, "batch width"]:
     """Whole rows set to zero with probability `rate`, each by its sample's key: labels dropped for guidance.
 

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -31,7 +32,7 @@ class UNetPlan:
     blocks: int
     attention_resolutions: tuple[int, ...]
     embedding_multiplier: int
-    dropout: float
+    dropout: float | int
     dims: int
     rematerialise: bool
 
@@ -113,13 +114,14 @@ class EDMBackbone(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.plan, self._run = plan, run_again if plan.rematerialise else run
+        settings: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        settings |= {"dropout": plan.dropout, "dims": plan.dims}
         numbers = itertools.count()
 
         def block(before: int, after: int, attends: bool = False, resample: Resample | None = None) -> EDMBlock:
-            heads = style.heads(after) if attends else 0
-            settings = {"dropout": plan.dropout, "dims": plan.dims, "dtype": dtype, "param_dtype": param_dtype}
-            numbered = {"heads": heads, "resample": resample, "number": next(numbers), "rngs": rngs}
-            return EDMBlock(before, after, plan.embedding_width, style, **numbered, **settings)
+            heads, number = style.heads(after) if attends else 0, next(numbers)
+            own: dict[str, Any] = {"resample": resample, "heads": heads, "number": number}
+            return EDMBlock(before, after, plan.embedding_width, style, **own, **settings)
 
         self.down, self.encoder, self.decoder, self.up = nnx.Dict(), nnx.Dict(), nnx.Dict(), nnx.Dict()
         attention = [side in plan.attention_resolutions for side in plan.sides]

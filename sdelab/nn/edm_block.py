@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -83,14 +83,14 @@ class EDMBlock(nnx.Module):
         *,
         resample: Resample | None = None,
         heads: int = 0,
-        dropout: float = 0.0,
+        dropout: float | int = 0.0,
         number: int = 0,
         dims: int = 2,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        settings = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        settings: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         ordinary = {"kernel_init": style.kernel_init, **settings}
         self.resample, self.taps, self.modulate = resample, tuple(style.taps), style.modulate
         self.skip_scale, self.heads, self.dropout, self.number = style.skip_scale, heads, dropout, number
@@ -127,7 +127,7 @@ class EDMAttention(nnx.Module):
     """Norm, query, key and value by one linear map, attention between all pixels, and a linear map."""
 
     def __init__(self, channels: int, heads: int, style: BlockStyle, *, dtype, param_dtype, rngs: nnx.Rngs):
-        settings = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        settings: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.heads = heads
         self.norm = group_norm(channels, style.epsilon, param_dtype=param_dtype)
         self.query_key_value = nnx.Linear(

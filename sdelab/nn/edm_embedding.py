@@ -1,6 +1,7 @@
 """How EDM's networks embed the noise level, the class and the augmentation."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ class SongEmbedding(nnx.Module):
         *,
         classes: int,
         augmentations: int,
-        label_dropout: float,
+        label_dropout: float | int,
         dtype: DTypeLike,
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
@@ -41,7 +42,12 @@ class SongEmbedding(nnx.Module):
         if kind not in KINDS:
             raise unknown_name("embedding", kind, KINDS)
         check_unit_interval(label_dropout=label_dropout)
-        settings = {"kernel_init": uniform_fan_avg(), "dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        settings: dict[str, Any] = {
+            "kernel_init": uniform_fan_avg(),
+            "dtype": dtype,
+            "param_dtype": param_dtype,
+            "rngs": rngs,
+        }
         self.features, self.classes, self.augmentations = features, classes, augmentations
         self.label_dropout, self.dtype = label_dropout, jnp.dtype(dtype)
         self.fourier = FourierAngles(features // 2, param_dtype=param_dtype, rngs=rngs) if kind == "fourier" else None
@@ -78,20 +84,20 @@ class ADMEmbedding(nnx.Module):
         *,
         classes: int,
         augmentations: int,
-        label_dropout: float,
+        label_dropout: float | int,
         dtype: DTypeLike,
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         check_unit_interval(label_dropout=label_dropout)
-        settings = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        settings: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         zeros, normal = nnx.initializers.zeros_init(), nnx.initializers.normal(1.0)
         self.features, self.classes, self.augmentations = features, classes, augmentations
         self.label_dropout, self.dtype = label_dropout, jnp.dtype(dtype)
         bare = {"use_bias": False, **settings}
         self.augment = nnx.Linear(augmentations, features, kernel_init=zeros, **bare) if augmentations else None
         self.label = nnx.Linear(classes, width, kernel_init=normal, **bare) if classes else None
-        settings = {"kernel_init": uniform_fan_in(), **settings}
+        settings["kernel_init"] = uniform_fan_in()
         self.first = nnx.Linear(features, width, bias_init=uniform_bias(features), **settings)
         self.second = nnx.Linear(width, width, bias_init=uniform_bias(width), **settings)
 

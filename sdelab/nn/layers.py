@@ -16,7 +16,7 @@ from sdelab._typing import PRNGKeys
 _LOWEST, _HIGHEST = 1.0, 64.0  # radians per unit of c_noise: from its whole range, about 4, down to 0.1
 
 
-def check_rate(dropout: float) -> None:
+def check_rate(dropout: float | int) -> None:
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"dropout = {dropout} is not accepted; dropout must be a number in [0, 1).")
 
@@ -32,7 +32,9 @@ def fourier_features(c_noise: Float[Array, " batch"], width: int) -> Float[Array
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=1)
 
 
-def dropout(x: Float[Array, "batch ..."], rate: float, keys: PRNGKeys | None, layer: int) -> Float[Array, "batch ..."]:
+def dropout(
+    x: Float[Array, "batch ..."], rate: float | int, keys: PRNGKeys | None, layer: int
+) -> Float[Array, "batch ..."]:
     """Inverted dropout with a key per sample: what a sample draws does not depend on the batch around it.
 
     `layer` tells the layers of a network apart. Without keys, and at rate 0, the identity.

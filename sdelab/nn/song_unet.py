@@ -63,8 +63,8 @@ class SongUNet(nnx.Module):
         embedding_multiplier: int = 4,
         classes: int = 0,
         augmentations: int = 0,
-        label_dropout: float = 0.0,
-        dropout: float = 0.0,
+        label_dropout: float | int = 0.0,
+        dropout: float | int = 0.0,
         dims: int = 2,
         rematerialise: bool = False,
         dtype: DTypeLike = jnp.float32,
@@ -76,7 +76,7 @@ class SongUNet(nnx.Module):
             embedding_multiplier, dropout, dims, rematerialise,
         )  # fmt: skip
         check_count(noise_multiplier=noise_multiplier)
-        settings = {"dtype": jnp.dtype(dtype), "param_dtype": jnp.dtype(param_dtype)}
+        settings: dict[str, Any] = {"dtype": jnp.dtype(dtype), "param_dtype": jnp.dtype(param_dtype)}
         self.plan, self.common = plan, _common(plan, PLAIN if fir is None else tuple(fir), **settings)
         told = {"classes": classes, "augmentations": augmentations, "label_dropout": label_dropout, **settings}
         self.embedding = SongEmbedding(embedding, noise_multiplier * channels, plan.embedding_width, **told, rngs=rngs)
