@@ -135,7 +135,8 @@ class ResidualBlock(nnx.Module):
     def __call__(self, x: Array | tuple[Array, ...], embedding: Array | None, keys: PRNGKeys | None) -> Array:
         """`embedding` is `(batch, width)`, after its activation; None without noise conditioning.
 
-        Several `x` stand for all their channels, in order. They are never concatenated before the convolution: what comes back would be read whole for each of them.
+        Several `x` stand for all their channels, in order. They are never concatenated before
+        the convolution: what comes back would be read whole for each of them.
         """
         common, parts = self.common, x if isinstance(x, tuple) else (x,)
         h = self._normalised(parts)
