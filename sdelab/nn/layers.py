@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
@@ -87,7 +88,7 @@ class Embedding(nnx.Module):
 def check_labels(condition: Int[Array, " batch"], classes: int) -> None:
     if classes == 0:
         raise ValueError("condition was given to a network without labels; accepted: None, or classes > 0.")
-    if is_concrete(condition) and condition.size and int(condition.max()) >= classes:
+    if is_concrete(condition) and condition.size and np.asarray(condition).max() >= classes:
         raise ValueError(
             f"condition = {condition} has a label that the network does not know; accepted: labels less than "
             f"{classes}, negative for no label."

@@ -48,56 +48,25 @@ class NCSNpp(nnx.Module):
     """
 
     def __init__(
-        self,
-        image_channels: int,
-        *,
-        image_size: int,
-        dims: int = 2,
-        channels: int = 128,
-        multipliers: tuple[int, ...] = (1, 2, 2, 2),
-        blocks: int = 4,
+        self, image_channels: int, *, image_size: int, dims: int = 2,
+        channels: int = 128, multipliers: tuple[int, ...] = (1, 2, 2, 2), blocks: int = 4,
         attention_resolutions: tuple[int, ...] = (16,),
-        block: str = "biggan",
-        resample_with_conv: bool = True,
-        fir: tuple[float | int, ...] | None = None,
-        progressive_input: str = "none",
-        progressive: str = "none",
-        combine: str = "sum",
-        skip_rescale: bool = True,
-        embedding: str = "positional",
-        fourier_scale: float | int = 16.0,
-        noise_conditional: bool = True,
-        scale_by_sigma: bool = False,
-        sigma_min: float | int = 0.01,
-        sigma_max: float | int = 50.0,
-        num_scales: int = 1000,
-        centered: bool = True,
-        groups: int | None = None,
-        activation: str = "swish",
-        init_scale: float | int = 0.0,
-        classes: int = 0,
-        dropout: float | int = 0.0,
-        rematerialise: bool = False,
-        dtype: DTypeLike = jnp.float32,
-        param_dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
+        block: str = "biggan", resample_with_conv: bool = True, fir: tuple[float | int, ...] | None = None,
+        progressive_input: str = "none", progressive: str = "none", combine: str = "sum",
+        embedding: str = "positional", fourier_scale: float | int = 16.0, noise_conditional: bool = True,
+        scale_by_sigma: bool = False, sigma_min: float | int = 0.01, sigma_max: float | int = 50.0,
+        num_scales: int = 1000, centered: bool = True,
+        groups: int | None = None, skip_rescale: bool = True, activation: str = "swish", init_scale: float | int = 0.0,
+        classes: int = 0, dropout: float | int = 0.0, rematerialise: bool = False,
+        dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs,
+    ):  # fmt: skip
         check_count(image_channels=image_channels, channels=channels, blocks=blocks)
         attended = _attended_levels(image_size, multipliers, attention_resolutions)
+        width = 4 * channels if noise_conditional else 0
         common = Common(
-            block=block,
-            resample_with_conv=resample_with_conv,
-            fir=fir if fir is None else tuple(fir),
-            embedding=4 * channels if noise_conditional else 0,
-            dropout=dropout,
-            groups=groups,
-            activation=activation,
-            init_scale=init_scale,
-            skip_rescale=skip_rescale,
-            dims=dims,
-            dtype=jnp.dtype(dtype),
-            param_dtype=jnp.dtype(param_dtype),
-        )
+            block, resample_with_conv, fir if fir is None else tuple(fir), width, dropout, groups, activation, init_scale,
+            skip_rescale, dims, jnp.dtype(dtype), jnp.dtype(param_dtype),
+        )  # fmt: skip
         self.common, self.image_channels, self.channels, self.blocks = common, image_channels, channels, blocks
         self.widths = tuple(channels * multiplier for multiplier in multipliers)
         self.scale_by_sigma, self.centered, self.rematerialise = scale_by_sigma, centered, rematerialise

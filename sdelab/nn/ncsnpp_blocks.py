@@ -137,15 +137,16 @@ class ResidualBlock(nnx.Module):
             self.skip = common.linear(inside, outside, rngs)
 
     def __call__(self, x: Array | tuple[Array, ...], embedding: Array | None, keys: PRNGKeys | None) -> Array:
-        """`embedding` is `(batch, width)`, after its activation. Several `x` stand for all their channels, in order.
+        """`embedding` is `(batch, width)`, after its activation; None in a network without noise conditioning.
 
-        They are never concatenated before the convolution: what comes back would be read whole for each of them.
+        Several `x` stand for all their channels, in order. They are never concatenated before the convolution: what
+        comes back would be read whole for each of them.
         """
         common, parts = self.common, x if isinstance(x, tuple) else (x,)
         h = self._normalised(parts)
         if self.resample is not None:
             h = RESAMPLE[self.resample](h, common.taps)
-        h = self.conv1(h, shift=self.embedding(embedding) if common.embedding else None)
+        h = self.conv1(h, shift=None if embedding is None else self.embedding(embedding))
         h = common.activate(self.norm2(h))
         h = self.conv2(dropout(h, common.dropout, keys, self.number), scale=common.rescaling)
         return h + self._skipped(parts)

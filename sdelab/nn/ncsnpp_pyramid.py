@@ -62,7 +62,7 @@ class InputResidual(AbstractInput):
 
     def __init__(self, image_channels: int, widths: list[int], common: Common, rngs: nnx.Rngs):
         self.common = common
-        inside = [image_channels, *widths[:-1]]
+        inside = [image_channels, *widths][: len(widths)]
         self.levels = nnx.Dict(
             {
                 f"level{i}": Downsampling(a, b, common, rngs, with_conv=True)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from sdelab.nn import NCSNpp, UNet, as_function
+from sdelab.nn import ADM, NCSNpp, SongUNet, UNet, as_function
 from sdelab.nn.presets import FIR
 
 SMALL = {"image_size": 8, "channels": 8, "multipliers": (1, 2), "blocks": 1, "attention_resolutions": (4,)}
@@ -43,6 +43,32 @@ NETWORKS = {
             rngs=nnx.Rngs(params=0),
         ),
         (8, 1),
+    ),
+    "song": (
+        lambda dtype: SongUNet(
+            3,
+            **SMALL,
+            embedding="fourier",
+            encoder="residual",
+            decoder="skip",
+            fir=FIR,
+            classes=2,
+            augmentations=2,
+            dropout=0.1,
+            dtype=dtype,
+            rngs=nnx.Rngs(params=0),
+        ),
+        (8, 8, 3),
+    ),
+    "song skip": (
+        lambda dtype: SongUNet(3, **SMALL, encoder="skip", dims=3, dtype=dtype, rngs=nnx.Rngs(params=0)),
+        (8, 8, 8, 3),
+    ),
+    "adm": (
+        lambda dtype: ADM(
+            3, **SMALL, head_size=8, classes=2, rematerialise=True, dropout=0.1, dtype=dtype, rngs=nnx.Rngs(params=0)
+        ),
+        (8, 8, 3),
     ),
     "unet": (lambda dtype: UNet(3, channels=8, head_size=8, dtype=dtype, rngs=nnx.Rngs(params=0)), (8, 8, 3)),
 }
