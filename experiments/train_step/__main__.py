@@ -4,7 +4,9 @@
 
 The network: 32 x 32 x 3, multipliers (1, 2, 2), two blocks a level, attention at 16, dropout 0.1, batch 16, float32. The step:
 times and noise, denoising loss, gradient, bound on its norm, Adam, average. PyTorch runs in channels-last memory, eagerly and
-under `torch.compile`, with the fused Adam, in a process of its own, in turns with ours; the times are medians over rounds.
+under `torch.compile`, with the fused Adam, in a process of its own, in turns with ours; the times are medians over rounds, on
+the wall and, in brackets, of all cores together. The machine must be idle: OpenMP's threads wait for one another in a busy
+loop, and with one other process beside them PyTorch takes many times as long. `OMP_WAIT_POLICY=passive` ends that.
 
 Before anything is measured both networks are given the same weights, by the names of published checkpoints, and must have
 as many parameters and the same output to 1e-4. `--torch-python` is an interpreter that has PyTorch, if this one has not;
@@ -19,19 +21,17 @@ import argparse
 import contextlib
 import json
 import platform
-import statistics
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from experiments.train_step import ours
 from experiments.train_step.rivals import Rival, torch_version
+from experiments.train_step.seconds import Seconds, medians
 
 MULTIPLIERS, BLOCKS, ATTENDED, DROPOUT = (1, 2, 2), 2, (1,), 0.1
 AGREEMENT = 1e-4
@@ -49,16 +49,16 @@ REFERENCE = {32: Reference(0.24, 0.41), 64: Reference(0.67, 1.12)}
 
 
 class Result(NamedTuple):
-    """Median seconds of each side, and the most that ours may take, None without a rival or a reference."""
+    """Medians of each side, and the most wall-clock seconds that ours may take, None without a rival or a reference."""
 
     what: str
     channels: int
-    seconds: dict[str, float]
+    seconds: dict[str, Seconds]
     limit: float | None
 
     @property
     def holds(self) -> bool:
-        return self.limit is None or self.seconds["sdelab"] <= self.limit
+        return self.limit is None or self.seconds["sdelab"].wall <= self.limit
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -125,35 +125,24 @@ def check_agreement(run: ours.Run, rival: Rival) -> None:
         raise SystemExit("the two networks are not the same one.")
 
 
-def medians(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Of runs that take turns; the order is reversed in every other round. The first two of each side are not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for run in sides.values():
-        run(), run()
-    for i in tqdm(range(rounds), unit="round", leave=False):
-        for name, run in list(sides.items())[:: 1 if i % 2 == 0 else -1]:
-            seconds[name].append(run())
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
-
-
-def result(what: str, channels: int, seconds: dict[str, float]) -> Result:
-    rivals = [taken for name, taken in seconds.items() if name != "sdelab"]
+def result(what: str, channels: int, seconds: dict[str, Seconds]) -> Result:
+    rivals = [taken.wall for name, taken in seconds.items() if name != "sdelab"]
     limit = None
     if what == "forward" and rivals:
         limit = min(rivals)
     elif what == "step" and "PyTorch" in seconds and channels in REFERENCE:
         reference = REFERENCE[channels]
-        limit = FRACTION * reference.jax * seconds["PyTorch"] / reference.torch
+        limit = FRACTION * reference.jax * seconds["PyTorch"].wall / reference.torch
     return Result(what, channels, seconds, limit)
 
 
 def table(results: list[Result]) -> str:
-    names = list(results[0].seconds)
-    head = f"{'':<24}" + "".join(f"{name + ' / s':>18}" for name in names) + f"{'limit':>9}"
+    """Seconds on the wall, and in brackets those of all cores together."""
+    head = f"{'':<22}" + "".join(f"{name:>18}" for name in results[0].seconds) + f"{'limit':>8}"
     rows = [
-        f"{f'{r.what}, {r.channels} channels':<24}"
-        + "".join(f"{r.seconds[name]:>18.3f}" for name in names)
-        + (f"{'':>9}" if r.limit is None else f"{r.limit:>9.3f}")
+        f"{f'{r.what}, {r.channels} channels':<22}"
+        + "".join(f"{f'{taken.wall:.3f} ({taken.cores:.2f})':>18}" for taken in r.seconds.values())
+        + (f"{'':>8}" if r.limit is None else f"{r.limit:>8.3f}")
         + ("" if r.holds else "  over the limit")
         for r in results
     ]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from experiments.train_step.seconds import Seconds
 from sdelab import VP, losses
 from sdelab.interop.score_sde_torch import score_sde_torch_params
 from sdelab.nn import NCSNpp, as_function, presets
@@ -67,16 +68,16 @@ class Run:
     def evaluate(self) -> np.ndarray:
         return np.asarray(self.compiled_forward(self.params, self.x, self.c_noise))
 
-    def forward(self) -> float:
-        start = time.perf_counter()
+    def forward(self) -> Seconds:
+        start = time.perf_counter(), time.process_time()
         jax.block_until_ready(self.compiled_forward(self.params, self.x, self.c_noise))
-        return time.perf_counter() - start
+        return Seconds(time.perf_counter() - start[0], time.process_time() - start[1])
 
-    def step(self) -> float:
-        start = time.perf_counter()
+    def step(self) -> Seconds:
+        start = time.perf_counter(), time.process_time()
         self.state, metrics = self.compiled_step(self.state, self.batch, self.root_key)
         jax.block_until_ready((self.state, metrics))
-        return time.perf_counter() - start
+        return Seconds(time.perf_counter() - start[0], time.process_time() - start[1])
 
 
 def training(apply: Any, params: Any) -> tuple[Any, Any]:

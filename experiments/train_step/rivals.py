@@ -8,6 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from experiments.train_step.seconds import Seconds
+
 PROCESS = Path(__file__).with_name("rival_process.py")
 
 
@@ -53,11 +55,11 @@ class Rival:
         with np.load(outputs) as arrays:
             return arrays["out"]
 
-    def forward(self) -> float:
-        return self.ask("forward")["seconds"]
+    def forward(self) -> Seconds:
+        return Seconds(*self.ask("forward")["seconds"])
 
-    def step(self) -> float:
-        return self.ask("step")["seconds"]
+    def step(self) -> Seconds:
+        return Seconds(*self.ask("step")["seconds"])
 
     def __enter__(self) -> Self:
         return self

@@ -89,11 +89,15 @@ class Common:
         return (x + h) * self.rescaling
 
 
-def linear(layer: nnx.Linear, parts: Sequence[Array], scale: float) -> Array:
-    """`scale` times the layer's output for the channels of all parts: its parameters are scaled, as those of `Conv`."""
-    kernel, bias = ((scale * p).astype(parts[0].dtype) for p in (layer.kernel[...], cast(nnx.Param, layer.bias)[...]))
-    terms = [x @ rows for x, rows in zip(parts, split_channels(kernel, parts, axis=0), strict=True)]
-    return add_bias(functools.reduce(jnp.add, terms), bias)
+def linear(layer: nnx.Linear, x: Array, scale: float) -> Array:
+    """`scale` times the layer's output: its parameters are scaled, as those of `Conv`."""
+    kernel, bias = scaled(layer, scale, x.dtype)
+    return add_bias(x @ kernel, bias)
+
+
+def scaled(layer: nnx.Linear, scale: float, dtype: Any) -> tuple[Array, Array]:
+    kernel, bias = ((scale * p).astype(dtype) for p in (layer.kernel[...], cast(nnx.Param, layer.bias)[...]))
+    return kernel, bias
 
 
 def split_channels(array: Array, parts: Sequence[Array], axis: int) -> list[Array]:
@@ -133,19 +137,31 @@ class ResidualBlock(nnx.Module):
             self.skip = common.linear(inside, outside, rngs)
 
     def __call__(self, x: Array | tuple[Array, ...], embedding: Array | None, keys: PRNGKeys | None) -> Array:
-        """`embedding` is `(batch, width)`, after its activation; None without noise conditioning.
+        """`embedding` is `(batch, width)`, after its activation; None in a network without noise conditioning.
 
-        Several `x` stand for all their channels, in order. They are never concatenated before
-        the convolution: what comes back would be read whole for each of them.
+        Several `x` stand for all their channels, in order. They are never concatenated before the convolution: what
+        comes back would be read whole for each of them.
         """
         common, parts = self.common, x if isinstance(x, tuple) else (x,)
         h = self._normalised(parts)
         if self.resample is not None:
-            h, *parts = (RESAMPLE[self.resample](image, common.taps) for image in (h, *parts))
+            h = RESAMPLE[self.resample](h, common.taps)
         h = self.conv1(h, shift=None if embedding is None else self.embedding(embedding))
         h = common.activate(self.norm2(h))
         h = self.conv2(dropout(h, common.dropout, keys, self.number), scale=common.rescaling)
-        return h + (linear(self.skip, parts, common.rescaling) if self.has_linear_skip else common.rescaling * parts[0])
+        return h + self._skipped(parts)
+
+    def _skipped(self, parts: Sequence[Array]) -> Array:
+        """Times the factor of the sum. The map of the channels is taken at the lower of the two resolutions."""
+        common = self.common
+        if not self.has_linear_skip:
+            return common.rescaling * parts[0]
+        kernel, bias = scaled(self.skip, common.rescaling, parts[0].dtype)
+        if self.resample == "down":
+            parts = [downsample(x, common.taps) for x in parts]
+        rows = split_channels(kernel, parts, axis=0)
+        out = functools.reduce(jnp.add, [x @ part for x, part in zip(parts, rows, strict=True)])
+        return add_bias(upsample(out, common.taps) if self.resample == "up" else out, bias)
 
     def _normalised(self, parts: Sequence[Array]) -> Array:
         """Normalised, activated and concatenated."""
@@ -170,7 +186,7 @@ class AttentionBlock(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         h, scale = self.norm(x), self.common.rescaling
-        return linear(self.out, [attend(self.query(h), self.key(h), self.value(h))], scale) + scale * x
+        return linear(self.out, attend(self.query(h), self.key(h), self.value(h)), scale) + scale * x
 
 
 class Downsampling(nnx.Module):

@@ -9,6 +9,7 @@ import pytest
 from experiments.train_step import __main__ as experiment
 from experiments.train_step import ours
 from experiments.train_step.rivals import torch_version
+from experiments.train_step.seconds import Seconds, medians
 
 SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1}
 
@@ -43,23 +44,26 @@ def test_sides_take_turns_and_the_first_runs_do_not_count():
 
     def side(name, seconds):
         taken = iter(seconds)
-        return lambda: (order.append(name), next(taken))[1]
+        return lambda: (order.append(name), Seconds(*[next(taken)] * 2))[1]
 
-    found = experiment.medians(
-        {"a": side("a", [9.0, 9.0, 1.0, 3.0, 2.0]), "b": side("b", [9.0, 9.0, 5.0, 5.0, 6.0])}, 3
-    )
-    assert found == {"a": 2.0, "b": 5.0}
+    found = medians({"a": side("a", [9.0, 9.0, 1.0, 3.0, 2.0]), "b": side("b", [9.0, 9.0, 5.0, 5.0, 6.0])}, 3)
+    assert found == {"a": Seconds(2.0, 2.0), "b": Seconds(5.0, 5.0)}
     assert "".join(order) == "aabb" + "ab" + "ba" + "ab"
 
 
+def seconds(**walls):
+    return {name: Seconds(wall, 2.0 * wall) for name, wall in walls.items()}
+
+
 def test_limits_are_the_faster_rival_and_a_fraction_of_the_published_code():
-    forward = experiment.result("forward", 32, {"sdelab": 0.11, "PyTorch": 0.12, "torch.compile": 0.10})
+    forward = experiment.result("forward", 32, seconds(sdelab=0.11, PyTorch=0.12, compiled=0.10))
     assert (forward.limit, forward.holds) == (0.10, False)
-    step = experiment.result("step", 64, {"sdelab": 1.5, "PyTorch": 1.34, "torch.compile": 1.0})
+    step = experiment.result("step", 64, seconds(sdelab=1.3, PyTorch=1.34, compiled=1.0))
     assert step.limit == pytest.approx(0.7 * 1.12 * 1.34 / 0.67)
     assert step.holds
-    assert experiment.result("step", 32, {"sdelab": 1.5}).limit is None
-    assert experiment.result("step", 48, {"sdelab": 1.5, "PyTorch": 1.0}).limit is None
+    assert experiment.result("step", 32, seconds(sdelab=1.5)).limit is None
+    assert experiment.result("step", 48, seconds(sdelab=1.5, PyTorch=1.0)).limit is None
+    assert "0.110 (0.22)" in experiment.table([forward])
     assert "over the limit" in experiment.table([forward])
 
 
