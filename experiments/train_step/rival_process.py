@@ -24,7 +24,9 @@ class Run:
     def __init__(self, network: dict[str, Any], dropout: float, compiled: bool, weights: str, batch: int, threads: int):
         torch.set_num_threads(threads)
         torch.manual_seed(0)
-        settings = {key: tuple(value) if isinstance(value, list) else value for key, value in network.items()}
+        settings: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in network.items()
+        }
         self.model = DDPMpp(**settings, dropout=dropout).to(memory_format=torch.channels_last)
         np.savez(weights, **{name: value.numpy() for name, value in self.model.state_dict().items()})
         self.call = torch.compile(self.model) if compiled else self.model

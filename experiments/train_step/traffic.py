@@ -86,7 +86,7 @@ def main() -> None:
     module = ours.network(options.channels, MULTIPLIERS, BLOCKS, DROPOUT)
     run = ours.Run(module, ours.initial_weights(module), options.batch)
     for what, compiled in (("forward", run.compiled_forward), ("step", run.compiled_step)):
-        found = traffic(compiled.as_text())
+        found = traffic(compiled.as_text() or "")
         parts = ", ".join(f"{kind} {size:.0f}" for kind, size in sorted(found.items()))
         print(f"{what}: {sum(found.values()):.0f} MB ({parts})")
 
