@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -96,8 +96,8 @@ def linear(layer: nnx.Linear, x: Array, scale: float) -> Array:
 
 
 def scaled(layer: nnx.Linear, scale: float, dtype: Any) -> tuple[Array, Array]:
-    kernel, bias = ((scale * p).astype(dtype) for p in (layer.kernel[...], cast(nnx.Param, layer.bias)[...]))
-    return kernel, bias
+    assert layer.bias is not None
+    return (scale * layer.kernel[...]).astype(dtype), (scale * layer.bias[...]).astype(dtype)
 
 
 def split_channels(array: Array, parts: Sequence[Array], axis: int) -> list[Array]:

@@ -3,13 +3,15 @@
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.train_step import __main__ as experiment
-from experiments.train_step import ours
+from experiments.train_step import kernel_gradient, ours
 from experiments.train_step.rivals import torch_version
 from experiments.train_step.seconds import Seconds, medians
+from experiments.train_step.traffic import traffic
 
 SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1}
 
@@ -74,3 +76,21 @@ def test_an_interpreter_without_torch_has_no_version_and_one_that_is_none_is_an_
     assert torch_version(str(bare)) is None
     with pytest.raises(SystemExit, match="--torch-python /nowhere/python"):
         torch_version("/nowhere/python")
+
+
+@pytest.mark.parametrize("way", ["shifts", "rows", "patches", "by_image"])
+def test_every_way_to_the_gradient_in_the_kernel_is_the_derivative(way):
+    x, g, kernel = (
+        jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(2, 5, 4, 3), (2, 5, 4, 6), (3, 3, 3, 6)])
+    )
+    expected = jax.vjp(lambda k: kernel_gradient.convolution(x, k), kernel)[1](g)[0]
+    found = getattr(kernel_gradient, way)(x, g).reshape(kernel.shape)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_traffic_is_what_goes_in_and_out():
+    x = jnp.ones((256, 128))
+    compiled = jax.jit(lambda x: 2.0 * x + 1.0).lower(x).compile()
+    assert traffic(compiled.as_text()) == {"elementwise": pytest.approx(2 * x.nbytes / 1e6)}
+    compiled = jax.jit(lambda x, y: x @ y).lower(x, jnp.ones((128, 64))).compile()
+    assert traffic(compiled.as_text()) == {"dot": pytest.approx(4 * (256 * 128 + 128 * 64 + 256 * 64) / 1e6)}

@@ -7,7 +7,9 @@ import pytest
 from flax import nnx
 
 from sdelab.nn import MLP, UNet, as_function
-from sdelab.nn.layers import GroupNorm, dropout, fourier_features
+from sdelab.nn.activation import swish
+from sdelab.nn.convolution import Conv
+from sdelab.nn.layers import GroupNorm, dropout, fourier_features, multiply_add
 from sdelab.nn.unet import Attention, _merge_patches, _split_patches
 
 
@@ -22,6 +24,38 @@ def test_group_norm_is_flax_s_followed_by_scale_and_shift():
     scale, shift = (np.asarray(m)[:, None, None, :] for m in np.split(modulation, 2, axis=1))
     np.testing.assert_allclose(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(ours(x, modulation), theirs(x) * (1 + scale) + shift, rtol=1e-5, atol=1e-5)
+
+
+def test_group_norm_of_parts_is_that_of_all_channels_together():
+    random = np.random.RandomState(0)
+    parts = tuple(jnp.asarray(2.0 + random.normal(size=(3, 4, 5, n)), jnp.float32) for n in (10, 6, 8))
+    norm = GroupNorm(24, groups=4)  # of six channels: across the parts' borders
+    norm.scale[...] = jnp.linspace(0.5, 1.5, 24)
+    gain, shift = norm.gain_and_shift(parts)
+    whole = jnp.concatenate(parts, axis=-1)
+    np.testing.assert_allclose(multiply_add(whole, gain, shift), norm(whole), rtol=1e-5, atol=1e-5)
+
+
+def test_swish_and_two_derivatives_are_its_closed_form_s():
+    x = jnp.linspace(-90.0, 90.0, 721)
+    z = np.asarray(x, np.float64)
+    logistic = 1.0 / (1.0 + np.exp(-z))
+    rest = np.exp(-z) * logistic
+    first = logistic * (1.0 + z * rest)
+    second = logistic * rest * (2.0 + z * (rest - logistic))
+    np.testing.assert_allclose(swish(x), z * logistic, rtol=1e-6, atol=1e-30)
+    np.testing.assert_allclose(jax.vmap(jax.grad(swish))(x), first, rtol=1e-5, atol=1e-30)
+    np.testing.assert_allclose(jax.vmap(jax.grad(jax.grad(swish)))(x), second, rtol=1e-5, atol=5e-7)
+    forward = jax.jvp(lambda x: jax.jvp(swish, (x,), (jnp.ones_like(x),))[1], (x,), (jnp.ones_like(x),))[1]
+    np.testing.assert_allclose(forward, second, rtol=1e-5, atol=5e-7)
+
+
+def test_convolution_scales_its_parameters_and_adds_a_shift_to_each_sample():
+    random = np.random.RandomState(0)
+    conv = Conv(3, 5, bias_init=nnx.initializers.ones_init(), rngs=nnx.Rngs(params=0))
+    x, shift = (jnp.asarray(random.normal(size=s), jnp.float32) for s in ((2, 4, 6, 3), (2, 5)))
+    expected = 0.5 * np.asarray(conv(x)) + np.asarray(shift)[:, None, None, :]
+    np.testing.assert_allclose(conv(x, scale=0.5, shift=shift), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_group_norm_has_statistics_in_float32_for_bfloat16_images():
