@@ -85,8 +85,8 @@ def test_an_array_is_written_as_it_is_indexed_and_not_as_it_lies(workdir, tmp_pa
         ("export --workdir {0}/absent --out {0}/model.safetensors", "no run in {0}/absent"),
         ("export --workdir {0}/run --out {0}/file/a.safetensors", "{0}/file is no directory that can"),
         (
-            "export --workdir {0}/run --out {0}/model.safetensors --weights ema",
-            "unknown kind of weights 'ema'. Known: averaged, raw",
+            "export --workdir {0}/run --out {0}/model.safetensors --weights avraged",
+            "unknown weights 'avraged'. Did you mean 'averaged'? Known: averaged, raw",
         ),
     ],
 )
