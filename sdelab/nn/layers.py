@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 from sdelab._checks import check_count, is_concrete
-from sdelab._typing import PRNGKeys
+from sdelab._typing import PRNGKey, PRNGKeys
 
 _LOWEST, _HIGHEST = 1.0, 64.0  # radians per unit of c_noise: from its whole range, about 4, down to 0.1
 
@@ -41,13 +41,18 @@ def dropout(
     """
     if keys is None or rate == 0.0:
         return x
-    threshold = round(rate * 2**16)  # 16 random bits per entry cost half of what a float's do
+    threshold = round(rate * 2**16)
     keep = 1.0 - threshold / 2**16
+    kept = jax.vmap(lambda key: random_16(jax.random.fold_in(key, layer), x.shape[1:]) >= threshold)(keys)
+    return jnp.where(kept, x / keep, jnp.zeros_like(x))
 
-    def mask(key):
-        return jax.random.bits(jax.random.fold_in(key, layer), x.shape[1:], jnp.uint16) >= threshold
 
-    return jnp.where(jax.vmap(mask)(keys), x / keep, jnp.zeros_like(x))
+def random_16(key: PRNGKey, shape: tuple[int, ...]) -> UInt32[Array, "*shape"]:
+    """Uniform integers below 2**16, two from each word: `jax.random.bits` draws a word of 32 bits for each of 16 too."""
+    if not shape:
+        return jax.random.bits(key, dtype=jnp.uint32) & 0xFFFF
+    words = jax.random.bits(key, (-(-shape[0] // 2), *shape[1:]), jnp.uint32)
+    return jnp.concatenate([words & 0xFFFF, words >> 16])[: shape[0]]
 
 
 class Embedding(nnx.Module):

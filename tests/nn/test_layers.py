@@ -9,7 +9,7 @@ from flax import nnx
 from sdelab.nn import MLP, UNet, as_function
 from sdelab.nn.activation import swish
 from sdelab.nn.convolution import Conv
-from sdelab.nn.layers import GroupNorm, dropout, fourier_features, multiply_add
+from sdelab.nn.layers import GroupNorm, dropout, fourier_features, multiply_add, random_16
 from sdelab.nn.unet import Attention, _merge_patches, _split_patches
 
 
@@ -104,6 +104,18 @@ def test_dropout_keeps_the_mean_and_drops_the_rate():
     assert abs(dropped - 0.1) < 4 * np.sqrt(0.09 / out.size)
     assert abs(float(jnp.mean(out)) - 1.0) < 4 * np.sqrt(0.1 / 0.9 / out.size)
     assert not np.array_equal(dropout(jnp.ones((64, 40, 40)), 0.1, keys, layer=1), out)
+
+
+def test_two_numbers_of_a_word_are_uniform_and_independent():
+    numbers = np.asarray(random_16(jax.random.key(3), (2001, 50)))  # an odd side: half of the last words is not used
+    assert numbers.shape == (2001, 50)
+    assert numbers.max() < 2**16
+    for part in (numbers[:1001], numbers[1001:]):
+        counts = np.bincount(part.ravel() >> 8, minlength=256)
+        expected = part.size / 256
+        assert abs(((counts - expected) ** 2 / expected).sum() - 255) < 4 * np.sqrt(2 * 255)  # chi squared
+    halves = np.corrcoef(numbers[:1000].ravel(), numbers[1001:].ravel())
+    assert abs(halves[0, 1]) < 4 / np.sqrt(50_000)
 
 
 def test_parameters_are_a_nested_dict_with_names_and_nothing_else_is_kept():
