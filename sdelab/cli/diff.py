@@ -1,7 +1,7 @@
 """`sdelab diff`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ SUMMARY = """Says what differs between the runs in two workdirs: config, version
 The exit code is that of diff: 0 without differences, 1 with some, 2 for what is no run. When a run was started and how fast
 it went is not compared; of several starts, the last is."""
 
+METRICS, EVALUATION = "metrics.jsonl", "evaluation.json"
 DIFFERENT = 1
 ABSENT = "-"
-UNCOMPARED = ("time", "images_per_second")
-"""Last words of keys in which two runs of one config differ always."""
+UNCOMPARED = ("start.time", "metrics.images_per_second")
+"""Keys in which two runs of one config differ always."""
 
 
 def run(argv: list[str]) -> int:
@@ -51,7 +52,7 @@ def run(argv: list[str]) -> int:
 def read_account(folder: Path) -> dict[str, Any]:
     """What a run says about itself and how it ended, by dotted keys: its record, last metrics and evaluation.
 
-    Errors: `UsageError` for a folder without a record, or a damaged one.
+    Errors: `UsageError` for a folder without a record, or with a damaged file.
     """
     path = folder / RECORD
     if not path.is_file():
@@ -60,18 +61,20 @@ def read_account(folder: Path) -> dict[str, Any]:
     account = dict(record) if isinstance(record, Mapping) else {"record": record}
     if isinstance(account.get("starts"), list) and account["starts"]:
         account["start"] = account.pop("starts")[-1]
-    metrics = folder / "metrics.jsonl"
-    rows = read_json_lines(metrics) if metrics.exists() else []
-    account["metrics"] = rows[-1] if rows else {}
-    if (folder / "evaluation.json").is_file():
-        account["evaluation"] = _read(folder / "evaluation.json")
-    leaves = flatten(account)
-    return {key: value for key, value in leaves.items() if key.rpartition(".")[2] not in UNCOMPARED}
+    if (folder / METRICS).is_file():
+        account["metrics"] = (_read(folder / METRICS, read_json_lines) or [{}])[-1]
+    if (folder / EVALUATION).is_file():
+        account["evaluation"] = _read(folder / EVALUATION)
+    return {key: value for key, value in flatten(account).items() if key not in UNCOMPARED}
 
 
-def _read(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def _read(path: Path, reader: Callable[[Path], Any] = _read_json) -> Any:
     try:
-        return json.loads(path.read_text())
+        return reader(path)
     except ValueError as error:
         raise UsageError(f"{path} is damaged: {error}.") from error
 

@@ -27,7 +27,7 @@ from sdelab.cli.base_config import toy_config
 def get_config():
     config = toy_config("two_moons", "VP")
     config.model.width, config.model.depth, config.optim.batch_size = 8, 1, 16
-    config.run.update({"steps": 600, "log_every": 100, "checkpoint_every": 10**6, "placement": "data"})
+    config.run.update({"steps": 10**6, "log_every": 20, "checkpoint_every": 10**6, "placement": "data"})
     return config
 """
 
@@ -80,6 +80,7 @@ def submit(folder, *words, **variables):
         "PATH": f"{folder}/bin:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(folder / "programs"),
         "JAX_COORDINATOR_PORT": str(free_port()),
         "SLURM_JOB_ID": "1234",
@@ -93,18 +94,21 @@ def submit(folder, *words, **variables):
 
 
 @pytest.mark.slow
-def test_a_task_of_an_array_trains_on_two_processes_and_is_requeued_until_it_is_done(cluster):
+def test_two_tasks_of_an_array_stop_are_requeued_and_go_on(cluster):
+    """The second time as a run of its own, which the sweep's is too, so that it can be given an end."""
     workdir = cluster / "sweep" / "learning_rate=1e-2"
     code, output = submit(cluster, "sweep", cluster / "sweep", SLURM_ARRAY_TASK_ID="1", STOP="1")
     assert code == PREEMPTED, output
     assert (cluster / "scontrol").read_text() == "requeue 1234\n"
-    step = int(newest_sound_step(workdir / "checkpoints").name)
-    assert 100 <= step < 600
-    code, output = submit(cluster, "sweep", cluster / "sweep", SLURM_ARRAY_TASK_ID="1")
+    stopped = int(newest_sound_step(workdir / "checkpoints").name)
+    assert stopped >= 20
+    words = ["--config.optim.learning_rate=1e-2", f"--config.run.steps={stopped + 20}"]
+    code, output = submit(cluster, cluster / "config.py", workdir, *words)
     assert code == 0, output
     assert (cluster / "scontrol").read_text() == "requeue 1234\n"
-    assert [row["step"] for row in read_json_lines(workdir / "metrics.jsonl")] == list(range(100, 601, 100))
-    assert newest_sound_step(workdir / "checkpoints").name == "600"
+    assert newest_sound_step(workdir / "checkpoints").name == str(stopped + 20)
+    rows = [row["step"] for row in read_json_lines(workdir / "metrics.jsonl")]
+    assert rows == list(range(20, stopped + 21, 20))  # one task writes them
     assert json.loads((workdir / "config.json").read_text())["optim"]["learning_rate"] == 1e-2
 
 
