@@ -1,7 +1,7 @@
 """The published trainings of Song et al. (2021), https://arxiv.org/abs/2011.13456, by their code.
 
-https://github.com/yang-song/score_sde, folder `configs`. Networks are `sdelab.nn.presets`. What the published numbers of
-evaluations, steps and `snr` are is the sampler's: each config file has the command.
+https://github.com/yang-song/score_sde, folder `configs`. Networks are those of `sdelab.nn.presets`. The published samplers are
+commands, in the docstrings of the config files.
 """
 
 from collections.abc import Mapping
