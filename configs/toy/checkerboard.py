@@ -8,11 +8,8 @@ Expected: bits/dim of held-out points, unmeasured
 
 from typing import Any
 
-from sdelab.cli.base_config import toy_config
+from sdelab.cli.parts import toys
 
 
 def get_config() -> Any:
-    config = toy_config("checkerboard", "VP")
-    config.sde.beta_min, config.sde.beta_max = 0.1, 20.0
-    config.optim.batch_size = 512
-    return config
+    return toys.vp("checkerboard")

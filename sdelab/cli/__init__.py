@@ -1,3 +1,3 @@
-"""The command `sdelab`: `train`, `ema`, `sample`, `evaluate`, `data`, `import` and `export`."""
+"""The command `sdelab`: `train`, `ema`, `sample`, `evaluate`, `data`, `import`, `export`, `sweep` and `diff`."""
 
 from sdelab.cli.main import main as main

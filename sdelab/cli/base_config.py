@@ -3,9 +3,21 @@
 A config file defines `get_config()`, which returns a `ConfigDict` of the sections that `sdelab.train.build` reads.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 from ml_collections import ConfigDict
+
+Sections: TypeAlias = Mapping[str, Any]
+"""Sections of a config by their names, each a mapping."""
+
+
+def composed(*parts: Sections) -> Any:
+    """A `ConfigDict` of the parts' sections, with seed 0; where two say the same key, the later one holds."""
+    config = ConfigDict({"seed": 0})
+    for part in parts:
+        config.update(ConfigDict(part))
+    return config
 
 
 def image_config(data: str, sde: str) -> Any:

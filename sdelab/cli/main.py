@@ -14,10 +14,12 @@ from sdelab.cli.usage import UsageError
 
 COMMANDS = {
     "train": "train what a config file describes, or go on where a run was left",
+    "sweep": "expand a grid of overrides into runs, and train one of them",
     "ema": "an average of the weights that was not kept, made of those that were",
     "sample": "draw samples from a run: an .npz file and a picture",
     "evaluate": "bits/dim of held-out data, and distances of samples to it",
     "data": "`data inspect`: what a data set holds, in numbers and as a picture",
+    "diff": "what differs between two runs; exit code 1 if anything does",
     "import": "make a run of a published checkpoint: score_sde, score_sde_pytorch, EDM",
     "export": "write the weights of a run to a safetensors file",
 }

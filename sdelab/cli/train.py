@@ -22,21 +22,31 @@ def run(argv: list[str]) -> int:
     help = "path of a config file; --config.sde.beta_max=12 overrides, and --config.sde.name=VE starts the section anew"
     flags.DEFINE_string("config", None, help, flag_values=values)
     rest, overrides = split_overrides(argv)
+    define_flags(values)
+    given = parse(values, rest, SUMMARY, required=("config", "workdir"))
+    if given is None:
+        return 0
+    return start(given, apply_overrides(load_config(given.config), overrides), Path(given.workdir))
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """The flags of a training, whatever its config comes from."""
     _define_processes(values)
     help = "FIRST:LAST, steps of which a trace is written to WORKDIR/profile"
     flags.DEFINE_string("profile", None, help, flag_values=values)
     help = "directory that keeps compiled programs for later runs (default: $JAX_COMPILATION_CACHE_DIR)"
     flags.DEFINE_string("compilation_cache", None, help, flag_values=values)
-    given = parse(values, rest, SUMMARY, required=("config", "workdir"))
-    if given is None:
-        return 0
+
+
+def start(given: Any, config: dict[str, Any], workdir: Path) -> int:
+    """Trains as the flags say, alone or as one of several processes; the exit code of `run`."""
     logging.set_verbosity(logging.ERROR)  # Orbax reports every save
-    config, profile = apply_overrides(load_config(given.config), overrides), _steps(given.profile)
+    profile = _steps(given.profile)
     if given.compilation_cache is not None:
         jax.config.update("jax_compilation_cache_dir", given.compilation_cache)
     initialize(given.cluster, coordinator=given.coordinator, processes=given.processes, process=given.process)
     with ending_together():
-        return train(config, Path(given.workdir), profile=profile)
+        return train(config, workdir, profile=profile)
 
 
 def _steps(words: str | None) -> tuple[int, int] | None:

@@ -24,6 +24,9 @@ KNOWN: dict[str, Any] = dict.fromkeys(
 )
 """The keys that a configuration may have."""
 
+SUM = {"reduction": "sum"}
+"""EDM's losses are sums over an image."""
+
 LOWEST, HIGHEST = 0.002, 80.0
 """The noise levels between which EDM generates, where the network knows them."""
 
@@ -122,15 +125,15 @@ PRECONDITIONERS: dict[str, Callable[[Config], tuple[dict[str, Any], tuple[float,
 
 def _edm_loss(preconditioner: Config) -> dict[str, Any]:
     level = preconditioner.get("data_std", 0.5)
-    return {"weighting": "edm", "data_std": level, "error": "data", "times": "log_normal"}
+    return {"weighting": "edm", "data_std": level, "error": "data", "times": "log_normal", **SUM}
 
 
 def _vp_loss(preconditioner: Config) -> dict[str, Any]:
-    return {"times": "vp_noise", "beta_min": preconditioner["beta_min"], "beta_max": preconditioner["beta_max"]}
+    return {"times": "vp_noise", "beta_min": preconditioner["beta_min"], "beta_max": preconditioner["beta_max"], **SUM}
 
 
 def _ve_loss(preconditioner: Config) -> dict[str, Any]:
-    return {"times": "ve_noise"}
+    return {"times": "ve_noise", **SUM}
 
 
 LOSSES: dict[str, Callable[[Config], dict[str, Any]]] = {

@@ -105,6 +105,7 @@ def _sub(config: Config) -> dict[str, Any]:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
+    "subvp/cifar10_ddpm_continuous": _preset(_sub(_DDPM)),
     "subvp/cifar10_ddpmpp_continuous": _preset(_sub(_VP)),
     "subvp/cifar10_ddpmpp_deep_continuous": _preset(_sub(_VP), _DEEP),
     "subvp/cifar10_ncsnpp_continuous": _preset(_sub(_VP), _FIR),
@@ -112,6 +113,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "ve/bedroom_ncsnpp_continuous": _preset(_LARGE, {"model": {"sigma_max": 378.0}}),
     "ve/celebahq_256_ncsnpp_continuous": _preset(_LARGE, {"model": {"sigma_max": 348.0}}),
     "ve/church_ncsnpp_continuous": _preset(_LARGE, {"model": {"sigma_max": 380.0}}),
+    "ve/cifar10_ddpm": _preset(_VE, _DISCRETE, {"model": {"name": "ddpm", "num_res_blocks": 2}}),
     "ve/cifar10_ncsnpp": _preset(_VE, _FIR, _DISCRETE, {"model": {"embedding_type": "positional"}}),
     "ve/cifar10_ncsnpp_continuous": _preset(_VE, _FIR),
     "ve/cifar10_ncsnpp_deep_continuous": _preset(_VE, _FIR, _DEEP),
@@ -167,9 +169,11 @@ def translate(config: Config, decay: float | None, *, average: str) -> Translati
 
 
 def _loss(training: Mapping[str, Any]) -> dict[str, Any]:
+    reduction = "mean" if training["reduce_mean"] else "half_sum"
     if not training["continuous"]:
-        return {"name": "discrete"}
-    return {"weighting": "diffusion_squared" if training["likelihood_weighting"] else "sigma_squared", "t_min": 1e-5}
+        return {"name": "discrete", "reduction": reduction}
+    weighting = "diffusion_squared" if training["likelihood_weighting"] else "sigma_squared"
+    return {"weighting": weighting, "t_min": 1e-5, "reduction": reduction}
 
 
 def _vp(name: str, model: Mapping[str, Any], labels: str) -> dict[str, Any]:

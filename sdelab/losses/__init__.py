@@ -18,6 +18,10 @@ from sdelab.losses.implicit import sliced_score_matching as sliced_score_matchin
 from sdelab.losses.importance import ImportanceSampledTime as ImportanceSampledTime
 from sdelab.losses.noise_levels import LogNormalNoise as LogNormalNoise
 from sdelab.losses.noise_levels import NoiseOf as NoiseOf
+from sdelab.losses.reduction import AbstractReduction as AbstractReduction
+from sdelab.losses.reduction import HalfSumReduction as HalfSumReduction
+from sdelab.losses.reduction import MeanReduction as MeanReduction
+from sdelab.losses.reduction import SumReduction as SumReduction
 from sdelab.losses.stratification import Antithetic as Antithetic
 from sdelab.losses.stratification import Stratified as Stratified
 from sdelab.losses.time_sampling import AbstractTimeDistribution as AbstractTimeDistribution

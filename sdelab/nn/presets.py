@@ -23,6 +23,12 @@ def ddpm() -> dict[str, Any]:
     }
 
 
+def ddpm_smld() -> dict[str, Any]:
+    """`ve/cifar10_ddpm`, for images in [0, 1]: labelled as `ncsnpp_discrete`."""
+    table = {"sigma_min": 0.01, "sigma_max": 50.0, "num_scales": 1000}
+    return {**ddpm(), "scale_by_sigma": True, "centered": False, **table}
+
+
 def ddpmpp() -> dict[str, Any]:
     """`vp/cifar10_ddpmpp_continuous`."""
     return {

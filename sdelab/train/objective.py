@@ -7,18 +7,21 @@ are arguments of the parts, as in `{"weighting": "min_snr", "gamma": 5.0, "times
 - `times`: `uniform`, `importance`, `log_normal`, and EDM's `vp_noise` and `ve_noise`; `t_min` is for those that have one;
 - `layout`: `independent`, `stratified` or `antithetic` times in a batch;
 - `error` of `denoising`: `noise` or `data`; `uncertainty`: `none`, or `fourier`, a learned one;
-- `divergence` of `implicit` and `sliced`: `exact` (not if sliced), `hutchinson`, `gaussian`.
+- `divergence` of `implicit` and `sliced`: `exact` (not if sliced), `hutchinson`, `gaussian`;
+- `reduction` over the dimensions of a sample: `mean`, `sum`, `half_sum`.
 
-`discrete` is the loss of DDPM and SMLD, on the table of the preconditioner, and has no parts.
+`discrete` is the loss of DDPM and SMLD, on the table of the preconditioner; of the parts it has the reduction.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 from sdelab import losses
+from sdelab._broadcast import event_size
 from sdelab._checks import unknown_name
 from sdelab.divergence import ExactTrace, GaussianHutchinson, Hutchinson
 from sdelab.score import NetworkScore
@@ -67,6 +70,7 @@ LAYOUTS = {"antithetic": losses.Antithetic, "independent": independent, "stratif
 ERRORS = {"data": losses.DataError, "noise": losses.NoiseError}
 UNCERTAINTIES = {"fourier": losses.FourierLogVariance, "none": no_uncertainty}
 DIVERGENCES = {"exact": ExactTrace, "gaussian": GaussianHutchinson, "hutchinson": Hutchinson}
+REDUCTIONS = {"half_sum": losses.HalfSumReduction, "mean": losses.MeanReduction, "sum": losses.SumReduction}
 LEVELS = {"score_sde_discrete_ve": losses.SMLDLevels, "score_sde_discrete_vp": losses.DDPMLevels}
 
 TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
@@ -76,20 +80,18 @@ TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "error": ERRORS,
     "uncertainty": UNCERTAINTIES,
     "divergence": DIVERGENCES,
+    "reduction": REDUCTIONS,
 }
+_COMMON = {"weighting": "sigma_squared", "times": "uniform", "layout": "independent", "reduction": "mean"}
 PARTS = {
-    "denoising": {
-        "weighting": "sigma_squared",
-        "times": "uniform",
-        "layout": "independent",
-        "error": "noise",
-        "uncertainty": "none",
-    },
-    "implicit": {"weighting": "sigma_squared", "times": "uniform", "layout": "independent", "divergence": "exact"},
-    "sliced": {"weighting": "sigma_squared", "times": "uniform", "layout": "independent", "divergence": "hutchinson"},
-    "discrete": {},
+    "denoising": {**_COMMON, "error": "noise", "uncertainty": "none"},
+    "implicit": {**_COMMON, "divergence": "exact"},
+    "sliced": {**_COMMON, "divergence": "hutchinson"},
+    "discrete": {"reduction": "mean"},
 }
 """The parts of each objective, with the name that each has unless another is given."""
+GIVEN = ("sde", "batch_size", "distribution")
+"""Arguments of parts that do not come from the section."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +126,17 @@ def build_loss(config: Mapping[str, Any], score: NetworkScore, *, batch_size: in
     parts = build_parts(config["loss"], score, batch_size)
     name = config["loss"].get("name", "denoising")
     if name == "discrete":
-        return _discrete(config, score, conditional)
-    return _continuous(name, parts, score, conditional)
+        loss_fn = _discrete(config, score, conditional)
+    else:
+        loss_fn = _continuous(name, parts, score, conditional)
+    return _reduced(loss_fn, parts["reduction"])
+
+
+def _reduced(loss_fn: LossFn, reduction: losses.AbstractReduction) -> LossFn:
+    def reduced_loss(params: Any, keys: Any, batch: Batch) -> Any:
+        return reduction.factor(event_size(batch["x"].shape)) * loss_fn(params, keys, batch)
+
+    return reduced_loss
 
 
 def named_parts(settings: Section) -> dict[str, str]:
@@ -140,12 +151,17 @@ def named_parts(settings: Section) -> dict[str, str]:
     return names
 
 
+def arguments_of(names: Mapping[str, str]) -> dict[str, inspect.Parameter]:
+    """What the named parts take from the section, by the kind of part and its name: all that the rest of the config does not say."""
+    parameters = {key: p for kind, name in names.items() for key, p in parameters_of(TABLES[kind][name]).items()}
+    return {key: parameter for key, parameter in parameters.items() if key not in GIVEN}
+
+
 def build_parts(settings: Section, score: NetworkScore, batch_size: int) -> Parts:
     """The objects that the section names, by the kind of part. Errors: see `build_loss`."""
     names = named_parts(settings)
-    given = {"sde": score.sde, "batch_size": batch_size, "distribution": None}
-    accepted = [key for kind, name in names.items() for key in parameters_of(TABLES[kind][name]) if key not in given]
-    known = {"name", "t_min", *names, *accepted}
+    given = dict(zip(GIVEN, (score.sde, batch_size, None), strict=True))
+    known = {"name", "t_min", *names, *arguments_of(names)}
     for key in settings:
         if key not in known:
             raise unknown_name("key of config.loss", key, known)

@@ -50,12 +50,17 @@ def record_of(
             **{name: importlib.metadata.version(name) for name in packages},
         },
     }
-    return json.loads(json.dumps(record, default=dict))
+    return canonical(record)
+
+
+def canonical(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree as it comes back from a file, in JSON's types."""
+    return json.loads(json.dumps(tree, default=dict))
 
 
 def check_same_run(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Errors: `CheckpointMismatch`, which lists the keys in which the two records differ, with both values."""
-    theirs, ours = _flatten(_identity(found)), _flatten(_identity(expected))
+    theirs, ours = flatten(_identity(found)), flatten(_identity(expected))
     differing = [key for key in sorted(theirs | ours) if theirs.get(key) != ours.get(key)]
     if differing:
         lines = [f"  {key}: {theirs.get(key)!r} in the run, {ours.get(key)!r} now" for key in differing]
@@ -66,8 +71,13 @@ def check_same_run(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Non
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON so that the file is the old one or the new one, never a part. Errors: a number that is not finite."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text so that the file is the old one or the new one, never a part."""
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    part.write_text(text)
     os.replace(part, path)
 
 
@@ -76,10 +86,11 @@ def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
     return {"config": config, "data": record["data"]}
 
 
-def _flatten(tree: Any, path: str = "") -> dict[str, Any]:
+def flatten(tree: Any, path: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings, by dotted keys; lists are leaves."""
     if not isinstance(tree, Mapping):
         return {path: tree}
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
-        leaves |= _flatten(value, f"{path}.{key}" if path else str(key))
+        leaves |= flatten(value, f"{path}.{key}" if path else str(key))
     return leaves

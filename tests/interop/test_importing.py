@@ -153,6 +153,7 @@ def test_the_sections_of_score_sde(changes, sde, preconditioner, loss):
     ("name", "expected"),
     [
         ("vp/ddpm/cifar10_continuous", presets.ddpm()),
+        ("ve/cifar10_ddpm", presets.ddpm_smld()),
         ("vp/cifar10_ddpmpp_continuous", presets.ddpmpp()),
         ("subvp/cifar10_ddpmpp_deep_continuous", presets.ddpmpp_deep()),
         ("vp/cifar10_ncsnpp_continuous", presets.ncsnpp_vp()),

@@ -15,7 +15,7 @@ from sdelab.losses import denoising_score_matching
 from sdelab.sde import VE, VP
 from sdelab.train import build, fit, init_state, load_run, make_train_step
 from sdelab.train.build import build_score, build_sde
-from sdelab.train.objective import build_loss
+from sdelab.train.objective import REDUCTIONS, build_loss
 from sdelab.train.step import example_keys
 
 ROOT = Path(__file__).parents[2]
@@ -152,6 +152,18 @@ def test_a_learned_uncertainty_is_that_of_each_sample_s_label():
     np.testing.assert_allclose(values, direct(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("preconditioner", [None, "score_sde_discrete_vp"])
+def test_a_sum_is_as_many_means_as_a_point_has_dimensions(preconditioner):
+    section = {} if preconditioner is None else {"name": "discrete"}
+    mean, total = (evaluate(toy(preconditioner, **section, **more))[0] for more in ({}, {"reduction": "sum"}))
+    np.testing.assert_allclose(total, 2.0 * mean, rtol=1e-6)
+
+
+def test_published_losses_are_half_of_the_sum_over_an_image():
+    factors = {name: reduction().factor(32 * 32 * 3) for name, reduction in REDUCTIONS.items()}
+    assert factors == {"mean": 1.0, "sum": 3072.0, "half_sum": 1536.0}
+
+
 @pytest.mark.slow
 def test_a_learned_uncertainty_is_trained_averaged_saved_and_left_out_of_the_network(tmp_path):
     config = toy(uncertainty="fourier", features=16)
@@ -200,6 +212,7 @@ def test_the_step_key_is_that_of_the_examples():
         ({"layout": "strata"}, "unknown layout 'strata'. Did you mean 'stratified'"),
         ({"error": "score"}, "unknown error 'score'"),
         ({"uncertainty": "furier"}, "unknown uncertainty 'furier'. Did you mean 'fourier'"),
+        ({"reduction": "summ"}, "unknown reduction 'summ'. Did you mean 'sum'"),
         ({"gamma": 5.0}, "unknown key of config.loss 'gamma'"),
         ({"weighting": "min_snr", "gama": 5.0}, "unknown key of config.loss 'gama'. Did you mean 'gamma'"),
         ({"weighting": "min_snr", "gamma": -5.0}, "config.loss: gamma = -5.0 is not accepted"),

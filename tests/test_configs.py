@@ -1,0 +1,160 @@
+"""Every file in `configs/`: it builds, its step traces, and it says what is published."""
+
+import functools
+import json
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sdelab.cli.config_file import load_config
+from sdelab.data import GreyLevels
+from sdelab.data.registry import LOADERS
+from sdelab.interop import edm_config, score_sde_config
+from sdelab.nn import NCSNpp, SongUNet
+from sdelab.train import build, declare_dataset
+from sdelab.train.build import parameters_of
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "configs").rglob("*.py"))]
+PUBLISHED = [name for name in CONFIGS if re.match(r"configs/(cifar10|ffhq64|celebahq256)/", name)]
+
+
+def load(name):
+    return load_config(str(ROOT / name)).to_dict()
+
+
+def words(name):
+    return (ROOT / name).read_text().split('"""')[1]
+
+
+def costly(names):
+    return [pytest.param(name, marks=pytest.mark.slow) if name in PUBLISHED else name for name in names]
+
+
+def shallow(config):
+    """A published config with one block at each resolution, down to the one that attends: what is left out only repeats."""
+    model, side = config["model"], config["data"].get("size", 32)
+    levels = 1 + int(np.log2(side // model["attention_resolutions"][0]))
+    cut = {"blocks": 1, "multipliers": model["multipliers"][:levels]}
+    return {**config, "model": {**model, **cut}, "run": {**config["run"], "steps": 1}}
+
+
+@functools.cache
+def built(text):
+    """Of JSON, so that a deep network and its shallow sibling are built once."""
+    config = json.loads(text)
+    return build(config, declare_dataset(config))  # which traces a step
+
+
+@pytest.mark.parametrize("name", costly(CONFIGS))
+def test_every_config_builds_and_its_step_traces_without_its_data(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("SDELAB_DATA", str(tmp_path))
+    config = load(name)
+    experiment = built(json.dumps(shallow(config) if name in PUBLISHED else config))
+    state = jax.eval_shape(experiment.init_state, experiment.score.params)
+    assert sorted(state) == ["ema", "opt_state", "params", "step"]
+
+
+@pytest.mark.parametrize("name", ["configs/digits/vp.py", "configs/toy/rings.py"])
+def test_a_step_leaves_a_state_of_the_shapes_that_it_found(name):
+    experiment = built(json.dumps(load(name)))
+    batch = {
+        "x": jnp.zeros((4, *experiment.dataset.event_shape)),
+        "label": jnp.zeros(4, jnp.int32),
+        "index": jnp.arange(4, dtype=jnp.int32),
+    }
+    state = jax.eval_shape(experiment.init_state, experiment.score.params)
+    after, metrics = jax.eval_shape(experiment.train_step(), state, batch, jax.random.key(0))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert metrics["loss"].shape == ()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_says_how_it_is_run_and_what_to_expect(name):
+    said = words(name)
+    assert f"sdelab train --config {name} --workdir" in said
+    for entry in ("Hardware:", "Time:", "Expected:"):
+        assert entry in said
+    assert load(name)["data"]["name"] in LOADERS
+    if name in PUBLISHED:
+        assert "Measured:" in said
+
+
+def defaults_of(network):
+    return {key: parameter.default for key, parameter in parameters_of(network).items()}
+
+
+SCORE_SDE = [name for name in PUBLISHED if "score_sde's" in words(name)]
+
+
+@pytest.mark.parametrize("name", SCORE_SDE)
+def test_settings_of_score_sde_are_those_that_its_checkpoints_are_imported_with(name):
+    """Two lists: one in the published words, translated, and one of parts."""
+    ours, published = load(name), re.findall(r"score_sde's `(\S+)`", words(name))[0]
+    theirs = score_sde_config.translate(score_sde_config.PRESETS[published], None, average="constant")
+    for section in ("preconditioner", "optim", "ema"):
+        assert ours[section] == theirs.config[section]
+    assert ours["sde"] == {**theirs.config["sde"], "t_min": ours["sde"]["t_min"]}
+    assert ours["loss"] in (theirs.config["loss"], {**theirs.config["loss"], "times": "uniform"})
+    defaults, network = defaults_of(NCSNpp), dict(theirs.config["model"])
+    if network.get("embedding") == "fourier":  # which has no table of sigmas
+        network = {key: value for key, value in network.items() if key not in ("sigma_min", "sigma_max", "num_scales")}
+    assert {**defaults, **ours["model"]} == {**defaults, **network}
+    assert ours["run"]["steps"] == theirs.steps - 1  # theirs is the end of a range
+    assert ends(ours["data"]) == pytest.approx((theirs.scaling.low, 1.0), abs=1e-6)
+    assert declare_dataset(ours).event_shape == theirs.event_shape
+
+
+def test_every_published_training_on_cifar10_has_a_config():
+    wanted = {name for name in score_sde_config.PRESETS if "cifar10" in name}
+    assert wanted == {re.findall(r"score_sde's `(\S+)`", words(name))[0] for name in SCORE_SDE if "cifar10" in name}
+
+
+ARCHITECTURES = {
+    "ddpmpp": {"embedding_type": "positional", "encoder_type": "standard", "channel_mult_noise": 1},
+    "ncsnpp": {
+        "embedding_type": "fourier",
+        "encoder_type": "residual",
+        "channel_mult_noise": 2,
+        "resample_filter": [1, 3, 3, 1],
+    },
+}
+"""Of EDM, in the words of its checkpoints."""
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name not in SCORE_SDE])
+def test_settings_of_edm_are_those_that_its_checkpoints_are_imported_with(name):
+    ours, ffhq = load(name), "ffhq" in name
+    published = {
+        "class_name": "EDMPrecond",
+        "model_type": "SongUNet",
+        "img_resolution": 64 if ffhq else 32,
+        "img_channels": 3,
+        "label_dim": 10 if "conditional" in name else 0,
+        "augment_dim": 9,
+        "channel_mult": [1, 2, 2, 2] if ffhq else [2, 2, 2],
+        "dropout": 0.05 if ffhq else 0.13,
+        **ARCHITECTURES["ncsnpp" if "ncsnpp" in name else "ddpmpp"],
+    }
+    theirs = edm_config.translate(published, None)
+    for section in ("preconditioner", "sde"):
+        assert ours[section] == theirs.config[section]
+    assert ours["loss"] == {**theirs.config["loss"], "mean": -1.2, "std": 1.2}
+    defaults = defaults_of(SongUNet)
+    assert {**defaults, **ours["model"]} == {**defaults, **theirs.config["model"]}
+    batch = ours["optim"]["batch_size"]
+    assert ours["run"]["steps"] * batch == 200_000_000
+    assert 0 <= 10_000_000 - ours["optim"]["warmup_steps"] * batch < batch
+    if not ffhq:
+        assert ours["optim"] == theirs.config["optim"]
+    assert ends(ours["data"]) == pytest.approx((-1.0, 1.0), abs=1e-6)
+    assert declare_dataset(ours).event_shape == theirs.event_shape
+
+
+def ends(data):
+    """Black and white in model units."""
+    return tuple(GreyLevels(256, data["low"], data["high"]).encode(np.array([0, 255])))
