@@ -8,6 +8,7 @@ import numpy as np
 from absl import flags
 
 from sdelab._checks import check_count
+from sdelab.cli.checkpoint import chosen_step
 from sdelab.cli.choices import choose
 from sdelab.cli.sample import choose_labels, define_options, read_options
 from sdelab.cli.usage import UsageError, new_flags, parse, print_table
@@ -44,7 +45,7 @@ def run(argv: list[str]) -> int:
 
 def evaluate(given: Any) -> dict[str, Any]:
     """All numbers of a run, by name."""
-    trained = load_run(given.workdir, given.average)
+    trained = load_run(given.workdir, given.average, step=chosen_step(given.workdir, given.checkpoint))
     options, count = read_options(given), given.count
     labels = choose_labels(trained, count, None)
     process, arguments = choose(options, trained.sde, trained.score)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from absl import flags
 
+from sdelab.cli.checkpoint import chosen_step, define_checkpoint
 from sdelab.cli.usage import UsageError, new_flags, parse, print_table
 from sdelab.interop.safetensors_file import write_safetensors
 from sdelab.train import WEIGHTS, load_run
@@ -17,13 +18,14 @@ def run(argv: list[str]) -> int:
     values = new_flags()
     flags.DEFINE_string("out", None, "path of the .safetensors file", flag_values=values)
     flags.DEFINE_string("weights", "averaged", f"which weights: {', '.join(WEIGHTS)}", flag_values=values)
+    define_checkpoint(values)
     given = parse(values, argv, SUMMARY, required=("workdir", "out"))
     if given is None:
         return 0
     path = Path(given.out)
     if path.suffix != ".safetensors":
         raise UsageError(f"--out={path} is not accepted; accepted: a path that ends in .safetensors.")
-    trained = load_run(given.workdir, given.weights)
+    trained = load_run(given.workdir, given.weights, step=chosen_step(given.workdir, given.checkpoint))
     make_writable(path.parent, "directory of out")
     write_safetensors(path, trained)
     print_table([("weights", f"{given.weights}, from step {trained.step}"), ("written", str(path))])

@@ -10,6 +10,7 @@ from absl import flags
 
 from sdelab import plot
 from sdelab._checks import check_count
+from sdelab.cli.checkpoint import chosen_step, define_checkpoint
 from sdelab.cli.choices import CORRECTORS, FINISHES, GRIDS, PREDICTORS, SEQUENCES, SOLVERS, Options, choose
 from sdelab.cli.usage import UsageError, new_flags, parse, print_table
 from sdelab.data import GreyLevels
@@ -35,7 +36,7 @@ def run(argv: list[str]) -> int:
     if given is None:
         return 0
     check_count(count=given.count)
-    trained = load_run(given.workdir, given.average)
+    trained = load_run(given.workdir, given.average, step=chosen_step(given.workdir, given.checkpoint))
     labels = choose_labels(trained, given.count, given.label)
     process, arguments = choose(read_options(given), trained.sde, trained.score)
     shape = (given.count, *trained.event_shape)
@@ -59,6 +60,7 @@ def define_options(values: flags.FlagValues) -> None:
     """The flags that choose a sampler."""
     help = "of the weights: ema, one of the config's averages, or one that `sdelab ema` made"
     flags.DEFINE_string("average", "ema", help, flag_values=values)
+    define_checkpoint(values)
     flags.DEFINE_string("solver", "euler_maruyama", ", ".join(SOLVERS), flag_values=values)
     flags.DEFINE_integer("steps", None, "steps of a fixed grid", flag_values=values)
     flags.DEFINE_string("grid", "uniform", f"spacing of the steps: {', '.join(GRIDS)}", flag_values=values)

@@ -31,6 +31,7 @@ from sdelab.train.placement_mesh import FullySharded as FullySharded
 from sdelab.train.placement_one import OneDevice as OneDevice
 from sdelab.train.placement_pmap import ParallelMap as ParallelMap
 from sdelab.train.record import CheckpointMismatch as CheckpointMismatch
+from sdelab.train.retention import Best as Best
 from sdelab.train.signals import PREEMPTED as PREEMPTED
 from sdelab.train.signals import Preempted as Preempted
 from sdelab.train.state import TrainState as TrainState
@@ -38,6 +39,7 @@ from sdelab.train.state import init_state as init_state
 from sdelab.train.step import make_train_step as make_train_step
 from sdelab.train.trained import WEIGHTS as WEIGHTS
 from sdelab.train.trained import TrainedRun as TrainedRun
+from sdelab.train.trained import best_step as best_step
 from sdelab.train.trained import load_run as load_run
 from sdelab.train.trained import save_average as save_average
 from sdelab.train.window import NonFiniteMetric as NonFiniteMetric

@@ -6,11 +6,11 @@ the manifest is renamed into place, so a kill at any moment leaves the steps bef
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ import orbax.checkpoint as ocp
 
 from sdelab._checks import check_count
 from sdelab.train.distributed import barrier, from_main, is_main
-
-MANIFEST = "manifest.json"
+from sdelab.train.manifest import find_damage, write_manifest
+from sdelab.train.retention import Best, remove
 
 
 class TornCheckpoint(UserWarning):
@@ -30,38 +30,51 @@ class TornCheckpoint(UserWarning):
 class Checkpoints(contextlib.AbstractContextManager[Any]):
     """The checkpoints of one run.
 
-    `directory` holds them; the newest `keep` >= 2 stay, since the newest is trusted only once its manifest is written. With
-    None all stay.
-    Saving is synchronous: a checkpoint that cannot be written is an error of the step that wanted it.
+    `directory` holds them; the newest `keep` >= 2 stay, so that a damaged one is not the only one, and the `best` of all.
+    With `keep=None` all stay.
+    Saving is asynchronous: `save` returns as soon as the arrays are copied to the host, and they may be donated then.
+    What goes wrong in the background is raised by the next call of `save`, `check` or `finish`, or on leaving the context.
     In a run of several processes every one of them makes the same calls; each writes its part of the arrays, the first
     one the rest.
     """
 
-    def __init__(self, directory: Path, *, keep: int | None = 3):
+    def __init__(self, directory: Path, *, keep: int | None = 3, best: Best | None = None):
         if keep is not None:
             check_count(keep=keep)
             if keep < 2:
                 raise ValueError(f"keep = {keep} is not accepted; keep must be an integer >= 2.")
         self.directory = Path(directory).absolute()
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=False
-        )
-        self._orbax = ocp.CheckpointManager(self.directory, options=options)
+        self._keep, self._best = keep, best
+        # the name keeps apart what the processes wait for when two such directories are written at a time
+        apart = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self.directory.name)
+        options = ocp.CheckpointManagerOptions(cleanup_tmp_directories=True, multiprocessing_options=apart)
+        self._orbax = _Manager(self.directory, options=options)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+        self._failed = False
 
     def save(self, step: int, state: Any, record: dict[str, Any]) -> None:
-        """Writes `state`, a pytree of arrays, and `record`, JSON, as step `step`. A step that is there stays as it is.
+        """Begins to write `state`, a pytree of arrays, and `record`, JSON, as step `step`. A step that is there stays as it is.
 
-        Errors: `RuntimeError` if Orbax declines, and whatever the file system raises.
+        It waits for the save before. Errors: `RuntimeError` if Orbax declines, and whatever the file system raises.
         """
+        self._wait()
         if step in self._orbax.all_steps():
             return
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
         if not self._orbax.save(step, args=items, force=True):
             raise RuntimeError(f"checkpoint {step} was not written to {self.directory}.")
-        self._orbax.wait_until_finished()
-        if is_main():
-            write_manifest(self.directory / str(step))
-        barrier(f"sdelab: checkpoint {step} is written")
+        self._pending = self._thread.submit(self._commit, step)
+
+    def check(self) -> None:
+        """Raises what went wrong in the background since the last call, without waiting."""
+        if self._pending is not None and self._pending.done():
+            self._wait()
+
+    def finish(self) -> None:
+        """Waits until what was saved is on disk, in all processes."""
+        self._wait()
+        barrier(f"sdelab: {self.directory.name} are written")
 
     def restore(self, template: Any, accept: Callable[[dict[str, Any]], None]) -> tuple[int, Any] | None:
         """The newest sound step and its state, in the structure, dtypes and placement of `template`; None if there is none.
@@ -83,7 +96,38 @@ class Checkpoints(contextlib.AbstractContextManager[Any]):
         self._set_aside(from_main(self._examine)[1])
 
     def __exit__(self, *error: Any) -> None:
-        self._orbax.close()
+        try:
+            self._wait()
+        finally:
+            self._thread.shutdown()
+            with contextlib.suppress(Exception) if self._failed else contextlib.nullcontext():
+                self._orbax.close()  # raises a second time what has failed
+
+    def _wait(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _commit(self, step: int) -> None:
+        """In the background: the manifest is written when Orbax has renamed the step into place, and older steps go then."""
+        try:
+            self._orbax.wait_until_finished()
+            if is_main():
+                write_manifest(self.directory / str(step))
+                self._remove_old()
+        except Exception as error:
+            self._failed = True
+            error.add_note(f"This was checkpoint {step} in {self.directory}; those before it are as they were.")
+            raise
+
+    def _remove_old(self) -> None:
+        if self._keep is None:
+            return
+        steps = sorted(int(path.name) for path in _numbered(self.directory))
+        kept = {*steps[-self._keep :]}
+        if self._best is not None:
+            kept |= {*self._best({step: read_metrics(self.directory / str(step)) for step in steps})}
+        remove(self.directory, {*steps} - kept)
 
     def _examine(self) -> tuple[int | None, list[int]]:
         """The newest sound step, and the torn ones after it."""
@@ -108,6 +152,13 @@ class Checkpoints(contextlib.AbstractContextManager[Any]):
         self._orbax.reload()
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, which does not ask whether the run must stop: its steps are not what `SharedStopRequest` counts in."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 def newest_sound_step(directory: Path) -> Path:
     """The directory of the newest sound checkpoint, for readers: nothing is moved or deleted.
 
@@ -119,14 +170,38 @@ def newest_sound_step(directory: Path) -> Path:
     return newest
 
 
+def sound_step(directory: Path, step: int) -> Path:
+    """The directory of the checkpoint of that step. Errors: there is none, with those that there are; it is torn."""
+    steps = sorted(int(path.name) for path in _numbered(directory))
+    if step not in steps:
+        raise ValueError(
+            f"step = {step} is not accepted; checkpoints in {directory}: {', '.join(map(str, steps)) or 'none'}."
+        )
+    problem = find_damage(directory / str(step))
+    if problem is not None:
+        raise ValueError(f"step = {step} is not accepted; the checkpoint is torn ({problem}).")
+    return directory / str(step)
+
+
+def best_sound_step(directory: Path, metric: str = "loss") -> Path:
+    """The directory of the sound checkpoint with the lowest metric, see `Best`.
+
+    Errors: `FileNotFoundError` if there is none that has one.
+    """
+    found = {int(path.name): path for path in _sound_steps(directory)}
+    best = Best(metric)({step: read_metrics(path) for step, path in found.items()})
+    if not best:
+        raise FileNotFoundError(f"no sound checkpoint in {directory} has the metric {metric!r}.")
+    return found[best[0]]
+
+
 def sound_steps(directory: Path) -> list[Path]:
     """The directories of all sound checkpoints, from the oldest to the newest; torn ones are passed over with a warning."""
     return [*_sound_steps(directory)][::-1]
 
 
 def _sound_steps(directory: Path) -> Iterator[Path]:
-    numbered = [path for path in Path(directory).glob("*") if path.name.isdigit()]
-    for path in sorted(numbered, key=lambda path: int(path.name), reverse=True):
+    for path in sorted(_numbered(directory), key=lambda path: int(path.name), reverse=True):
         problem = find_damage(path)
         if problem is None:
             yield path
@@ -134,9 +209,21 @@ def _sound_steps(directory: Path) -> Iterator[Path]:
             warnings.warn(f"checkpoint {path.name} is torn ({problem}); passed over.", TornCheckpoint, stacklevel=3)
 
 
+def _numbered(directory: Path) -> list[Path]:
+    return [path for path in Path(directory).glob("*") if path.name.isdigit()]
+
+
 def read_record(step_directory: Path) -> dict[str, Any]:
     """The JSON saved beside the state."""
     return json.loads((step_directory / "record" / "metadata").read_text())  # where Orbax's JSON handler puts it
+
+
+def read_metrics(step_directory: Path) -> dict[str, float]:
+    """The row of the log that ends at the step; empty if none does, or the record cannot be read."""
+    try:
+        return read_record(step_directory).get("metrics") or {}
+    except (OSError, ValueError):
+        return {}
 
 
 def read_state(step_directory: Path, template: Any) -> Any:
@@ -151,44 +238,9 @@ def read_state(step_directory: Path, template: Any) -> Any:
         return checkpointer.restore((step_directory / "state").absolute(), args=args)
 
 
-def write_manifest(step_directory: Path) -> None:
-    """Writes the size and SHA-256 of every file of the step, atomically."""
-    part = step_directory / f"{MANIFEST}.part"
-    with part.open("w") as file:
-        json.dump(_digests(step_directory), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, step_directory / MANIFEST)
-
-
-def find_damage(step_directory: Path) -> str | None:
-    """What is wrong with the files of a step, in words; None if they are those that were written."""
-    try:
-        manifest = json.loads((step_directory / MANIFEST).read_text())
-    except (OSError, ValueError):
-        return "no readable manifest"
-    found = _digests(step_directory)
-    for name, digest in manifest.items():
-        if name not in found:
-            return f"{name} is missing"
-        if found[name] != digest:
-            return f"{name} differs from its SHA-256"
-    return None
-
-
 def _placed(template: Any) -> Any:
     """Shapes and dtypes, each with the sharding that it has or the first device."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None) or here), template
     )
-
-
-def _digests(step_directory: Path) -> dict[str, str]:
-    files = sorted(path for path in step_directory.rglob("*") if path.is_file() and not path.name.startswith(MANIFEST))
-    return {path.relative_to(step_directory).as_posix(): _sha256(path) for path in files}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,7 +24,7 @@ MAIN = "ema"
 class Snapshots(contextlib.AbstractContextManager[Any]):
     """Stores the power-function averages among `decays`, by their names, after a step; all stay.
 
-    A snapshot is written before the checkpoint of its step, so that a resumed run lacks none.
+    A snapshot must be on disk before the checkpoint of its step, so that a resumed run lacks none: `finish` waits for it.
     """
 
     def __init__(self, workdir: Path, decays: Mapping[str, AbstractDecay]):
@@ -33,10 +33,14 @@ class Snapshots(contextlib.AbstractContextManager[Any]):
         self._steps.set_torn_aside()
 
     def save(self, step: int, state: TrainState, record: dict[str, Any]) -> None:
-        """Writes the averages in `state`, at rest; a snapshot that is there stays as it is."""
+        """Begins to write the averages in `state`, at rest; a snapshot that is there stays as it is."""
         everything = {MAIN: state["ema"], **state.get("averages", {})}
         kept = {name: everything[name] for name in self._widths}
         self._steps.save(step, {"averages": kept}, {**record, "step": step, "sigma_rel": self._widths})
+
+    def finish(self) -> None:
+        """Waits until what was saved is on disk."""
+        self._steps.finish()
 
     def __exit__(self, *error: Any) -> None:
         self._steps.__exit__(*error)

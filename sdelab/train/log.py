@@ -70,23 +70,35 @@ def summary_writer() -> Any:
 
 
 class Log:
-    """Rows of metrics, with the rate of examples since the row before, to all writers and the progress bar."""
+    """Rows of metrics to all writers and the progress bar.
+
+    Added are, since the row before, `images_per_second` and `data_wait`, the share of the time spent waiting for batches.
+    """
 
     def __init__(self, writers: Sequence[AbstractWriter], bar: tqdm, *, examples_per_step: int):
         self._writers, self._bar, self._examples = writers, bar, examples_per_step
-        self._step, self._time = bar.n, time.perf_counter()
+        self._step, self._time, self._waited = bar.n, time.perf_counter(), 0.0
 
     def advance(self, steps: int) -> None:
         """Moves the progress bar."""
         self._bar.update(steps)
 
-    def write(self, step: int, means: dict[str, float]) -> None:
+    def write(self, step: int, means: dict[str, float], *, waited: float = 0.0) -> None:
+        """Writes the row of `step`; `waited` are the seconds spent waiting for batches so far."""
         now = time.perf_counter()
         rate = self._examples * (step - self._step) / (now - self._time)
-        self._step, self._time = step, now
+        share = (waited - self._waited) / (now - self._time)
+        self._step, self._time, self._waited = step, now, waited
         self._bar.set_postfix_str(f"loss {means['loss']:.4f}, {rate:.0f} images/s")
+        row = {**means, "images_per_second": rate, "data_wait": share}
         for writer in self._writers:
-            writer.write(step, {**means, "images_per_second": rate})
+            writer.write(step, row)
+
+
+def check_writers(tensorboard: bool) -> None:
+    """Errors: `MissingExtra`."""
+    if tensorboard:
+        summary_writer()
 
 
 def open_writers(workdir: Path, resume_step: int, tensorboard: bool) -> list[AbstractWriter]:

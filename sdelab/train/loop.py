@@ -1,6 +1,7 @@
 """Training from a configuration to a directory that holds the run. Meant to be read top to bottom, and forked."""
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from sdelab.train.checkpoint import Checkpoints
 from sdelab.train.dispatch import Dispatcher, plan
 from sdelab.train.distributed import barrier, check_shared, is_main
 from sdelab.train.ema_snapshots import MAIN, Snapshots
-from sdelab.train.log import Log, open_writers, summary_writer
+from sdelab.train.log import Log, check_writers, open_writers
 from sdelab.train.placement import AbstractPlacement
 from sdelab.train.profile import NoTrace, Trace
 from sdelab.train.record import check_same_run, describe, write_json
 from sdelab.train.run import build_placement
 from sdelab.train.signals import Preempted, SharedStopRequest, StopRequest
+from sdelab.train.starts import describe_start, read_starts
 from sdelab.train.state import TrainState
 from sdelab.train.step import METRICS
 from sdelab.train.watchdog import NoWatchdog, Watchdog
@@ -45,55 +47,56 @@ def fit(config: Mapping[str, Any], workdir: Path | str, *, profile: tuple[int, i
     """
     experiment, workdir = build(config), Path(workdir)
     run, record = experiment.run, describe(config, experiment.dataset)
-    if run.tensorboard:
-        summary_writer()  # before there are any files
+    check_writers(run.tensorboard)  # before there are any files
     placement = build_placement(run, experiment.optim.batch_size)
     with contextlib.ExitStack() as stack:
-        dog = stack.enter_context(_watchdog(run.patience))
-        stack.enter_context(_hold(workdir, record))
-        checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", keep=run.keep))
+        dog = stack.enter_context(_hold(workdir, record, run.patience))
+        checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", keep=run.keep, best=run.best))
         start, carry = _restore_or_init(config, experiment, placement, checkpoints, record)
         if start >= run.steps:
             return carry["state"]
         log = stack.enter_context(_open_log(workdir, experiment, record, start))
-        trace = Trace(workdir / "profile", *profile) if profile and is_main() else NoTrace()
-        dispatch = _dispatcher(config, experiment, placement, stack.enter_context(trace))
+        dispatch = _dispatcher(config, experiment, placement, stack.enter_context(_trace(workdir, profile)))
         snapshots = _open_snapshots(stack, workdir, experiment)
         stop = stack.enter_context(SharedStopRequest() if jax.process_count() > 1 else StopRequest())
+        calls = functools.partial(plan, start, run.steps, run.periods, run.steps_per_dispatch)  # twice: here, and ahead
+        ahead = stack.enter_context(dispatch.prefetch(calls(), depth=run.prefetch, threads=run.prefetch_threads))
         carry = placement.enter(carry)
-        events = [every for every in (run.log_every, run.checkpoint_every, run.snapshot_every) if every]
-        for number, (first, count) in enumerate(plan(start, run.steps, events, run.steps_per_dispatch)):
-            step = first + count
+        for number, (first, count) in enumerate(calls()):
+            step, row = first + count, None
             dog.feed(f"at step {step}", None if dispatch.is_compiled(count) else SLOW)
-            carry = dispatch(carry, first, count)
+            carry = dispatch(carry, next(ahead), first, count)
             log.advance(count)
+            checkpoints.check()
             stopping = stop(number)
             if step % run.log_every == 0:
-                log.write(step, read_window(placement.leave(carry["window"])))
-                carry = {"state": carry["state"], "window": dispatch.new_window()}
+                row = read_window(placement.leave(carry["window"]))
+                log.write(step, row, waited=ahead.waited)
+                carry["window"] = dispatch.new_window()
             if snapshots and step % run.snapshot_every == 0:
                 dog.feed(f"keeping the averages of step {step}", SLOW)
                 snapshots.save(step, placement.leave(carry["state"]), record)
             if step % run.checkpoint_every == 0 or step == run.steps or stopping:
                 dog.feed(f"saving step {step}", SLOW)
-                _save(checkpoints, step, placement.leave(carry), record)
+                _save(checkpoints, snapshots, placement.leave(carry), {**record, "step": step, "metrics": row})
             if stopping:
+                checkpoints.finish()
                 raise Preempted(f"{stop.name} after step {step}: the state is saved; the same command resumes the run.")
+        checkpoints.finish()
         return placement.leave(carry)["state"]
 
 
-def _watchdog(patience: float) -> Watchdog | NoWatchdog:
-    return Watchdog(patience, SLOW) if jax.process_count() > 1 else NoWatchdog()
-
-
 @contextlib.contextmanager
-def _hold(workdir: Path, record: dict[str, Any]) -> Iterator[None]:
-    """The directory is this run's, for all its processes."""
-    with claim(workdir) if is_main() else contextlib.nullcontext():
+def _hold(workdir: Path, record: dict[str, Any], patience: float) -> Iterator[Watchdog | NoWatchdog]:
+    """The directory is this run's, for all its processes; each is watched, if there are several."""
+    with (
+        Watchdog(patience, SLOW) if jax.process_count() > 1 else NoWatchdog() as dog,
+        claim(workdir) if is_main() else contextlib.nullcontext(),
+    ):
         check_shared(workdir)
         check_recorded(workdir, record)
         barrier("sdelab: the record is read")  # and may be written
-        yield
+        yield dog
 
 
 @contextlib.contextmanager
@@ -103,7 +106,7 @@ def _open_log(workdir: Path, experiment: Experiment, record: dict[str, Any], sta
     with contextlib.ExitStack() as stack:
         writers = []
         if main:
-            write_json(workdir / RECORD, record)
+            write_json(workdir / RECORD, {**record, "starts": [*read_starts(workdir), describe_start(start)]})
             write_json(workdir / "config.json", record["config"])
             writers = [stack.enter_context(writer) for writer in open_writers(workdir, start, run.tensorboard)]
         hidden = None if main else True  # None: where there is no terminal
@@ -111,15 +114,22 @@ def _open_log(workdir: Path, experiment: Experiment, record: dict[str, Any], sta
         yield Log(writers, stack.enter_context(bar), examples_per_step=experiment.optim.batch_size)
 
 
-def _save(checkpoints: Checkpoints, step: int, carry: Carry, record: dict[str, Any]) -> None:
+def _save(checkpoints: Checkpoints, snapshots: Snapshots | None, carry: Carry, record: dict[str, Any]) -> None:
+    """Begins to write the checkpoint of a step, after what it must not be without."""
     read_window(carry["window"])  # raises: a state that is not finite is never saved
-    checkpoints.save(step, carry, {**record, "step": step})
+    if snapshots:
+        snapshots.finish()
+    checkpoints.save(record["step"], carry, record)
 
 
 def _open_snapshots(stack: contextlib.ExitStack, workdir: Path, experiment: Experiment) -> Snapshots | None:
     if not experiment.run.snapshot_every:
         return None
     return stack.enter_context(Snapshots(workdir, {MAIN: experiment.ema, **experiment.averages}))
+
+
+def _trace(workdir: Path, profile: tuple[int, int] | None) -> Trace | NoTrace:
+    return Trace(workdir / "profile", *profile) if profile and is_main() else NoTrace()
 
 
 def _dispatcher(

@@ -52,8 +52,8 @@ class AbstractPlacement(abc.ABC):
         """The batch as the compiled step takes it, from the rows that this process feeds; `axis` is that of the batch."""
 
     @abc.abstractmethod
-    def compile(self, make_step: Callable[[Mean], Step]) -> Step:
-        """The step, compiled; it takes over the buffers of the carry, which is then gone."""
+    def compile(self, make_step: Callable[[Mean], Step], axis: int = 0) -> Step:
+        """The step, compiled; it takes over the buffers of the carry, which is then gone. `axis` is the batch's, as in `send`."""
 
     def maker(self, make: Callable[[], Any]) -> Callable[[], Any]:
         """`make`, compiled so that what it returns is at rest, each device making its own part."""

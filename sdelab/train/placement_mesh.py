@@ -1,4 +1,4 @@
-"""`jax.jit` over a mesh of all devices: the compiler puts in the communication, from the shardings alone."""
+"""`jax.jit` over a mesh of all devices."""
 
 import abc
 from collections.abc import Callable
@@ -44,12 +44,49 @@ class AbstractMeshPlacement(AbstractPlacement):
         return tree
 
     def send(self, rows: Any, axis: int = 0) -> Any:
-        sharding = NamedSharding(self.mesh, PartitionSpec(*[None] * axis, AXIS))
+        sharding = NamedSharding(self.mesh, _split(axis))
         if jax.process_count() == 1:
             return jax.device_put(rows, sharding)
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), rows)
 
-    def compile(self, make_step: Callable[[Mean], Step]) -> Step:
+
+class DataParallel(AbstractMeshPlacement):
+    """The state whole on every device; gradients are averaged once a step.
+
+    The step runs by itself on every device, with its share of the batch: left to the compiler, the gradient of every
+    piece of an accumulated batch would be averaged.
+    """
+
+    def spec(self, shape: tuple[int, ...]) -> PartitionSpec:
+        return PartitionSpec()
+
+    def compile(self, make_step: Callable[[Mean], Step], axis: int = 0) -> Step:
+        step = make_step(lambda tree: jax.lax.pmean(tree, AXIS))
+        whole = PartitionSpec()
+        # `check_vma` would have every array say on which devices it differs, and the step knows of none
+        local = jax.shard_map(
+            step, mesh=self.mesh, in_specs=(whole, _split(axis), whole), out_specs=whole, check_vma=False
+        )
+        return jax.jit(local, donate_argnums=0)
+
+
+class FullySharded(AbstractMeshPlacement):
+    """Parameters, averages and optimiser state split too, each along its largest axis that the devices divide.
+
+    Every device holds 1/n of the state; parameters are gathered where a layer needs them. Rajbhandari et al. (2020),
+    https://arxiv.org/abs/1910.02054, stage 3. Arrays with fewer than 4096 numbers, or no axis that divides, are whole.
+    The compiler puts in the communication, from the shardings alone. No device holds a whole gradient, so that of every
+    piece of an accumulated batch is reduced.
+    """
+
+    def spec(self, shape: tuple[int, ...]) -> PartitionSpec:
+        axes = [axis for axis, size in enumerate(shape) if size % self.mesh.size == 0]
+        if not axes or np.prod(shape) < SMALLEST:
+            return PartitionSpec()
+        largest = max(axes, key=lambda axis: shape[axis])
+        return _split(largest)
+
+    def compile(self, make_step: Callable[[Mean], Step], axis: int = 0) -> Step:
         step = make_step(lambda tree: tree)  # arrays are global here: a mean is a mean
 
         def placed(carry: Any, batch: Any, root_key: Any) -> tuple[Any, Any]:
@@ -60,23 +97,6 @@ class AbstractMeshPlacement(AbstractPlacement):
         return jax.jit(placed, donate_argnums=0)
 
 
-class DataParallel(AbstractMeshPlacement):
-    """The state whole on every device; gradients are averaged once a step."""
-
-    def spec(self, shape: tuple[int, ...]) -> PartitionSpec:
-        return PartitionSpec()
-
-
-class FullySharded(AbstractMeshPlacement):
-    """Parameters, averages and optimiser state split too, each along its largest axis that the devices divide.
-
-    Every device holds 1/n of the state; parameters are gathered where a layer needs them. Rajbhandari et al. (2020),
-    https://arxiv.org/abs/1910.02054, stage 3. Arrays with fewer than 4096 numbers, or no axis that divides, are whole.
-    """
-
-    def spec(self, shape: tuple[int, ...]) -> PartitionSpec:
-        axes = [axis for axis, size in enumerate(shape) if size % self.mesh.size == 0]
-        if not axes or np.prod(shape) < SMALLEST:
-            return PartitionSpec()
-        largest = max(axes, key=lambda axis: shape[axis])
-        return PartitionSpec(*[None] * largest, AXIS)
+def _split(axis: int) -> PartitionSpec:
+    """Along one axis, over all devices."""
+    return PartitionSpec(*[None] * axis, AXIS)

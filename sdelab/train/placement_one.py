@@ -37,5 +37,5 @@ class OneDevice(AbstractPlacement):
     def send(self, rows: Any, axis: int = 0) -> Any:
         return jax.device_put(rows, self._sharding)
 
-    def compile(self, make_step: Callable[[Mean], Step]) -> Step:
+    def compile(self, make_step: Callable[[Mean], Step], axis: int = 0) -> Step:
         return jax.jit(make_step(lambda tree: tree), donate_argnums=0)

@@ -54,7 +54,7 @@ class ParallelMap(AbstractPlacement):
 
         return jax.device_put(jax.tree.map(split, rows), self._stacked)
 
-    def compile(self, make_step: Callable[[Mean], Step]) -> Step:
+    def compile(self, make_step: Callable[[Mean], Step], axis: int = 0) -> Step:
         step = make_step(lambda tree: jax.lax.pmean(tree, AXIS))
         return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
 

@@ -15,6 +15,9 @@ from sdelab.data.scaling import AbstractScaling
 RESTARTABLE = ("run",)
 """Sections of a configuration in which a resumed run may differ: they do not change the numbers."""
 
+PACKAGES = ("diffrax", "equinox", "flax", "jax", "jaxlib", "numpy", "optax", "orbax-checkpoint")
+"""Those whose versions a run records."""
+
 
 class CheckpointMismatch(ValueError):
     """The workdir holds another run; its files are left alone."""
@@ -38,17 +41,12 @@ def record_of(
     The scaling of the data is there so that samples can be decoded without them. `fingerprint` is the data set's, None
     for a run that was made without one; `preparation`, what was done to its images, in words.
     """
-    packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
     numbers = {name: value for name, value in vars(scaling).items() if isinstance(value, (int, float))}
     record = {
         "config": config,
         "data": {"sha256": fingerprint, "event_shape": event_shape, "preparation": preparation},
         "scaling": {"name": type(scaling).__name__, **numbers},
-        "versions": {
-            "sdelab": __version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages},
-        },
+        "versions": versions(),
     }
     return canonical(record)
 
@@ -56,6 +54,12 @@ def record_of(
 def canonical(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The tree as it comes back from a file, in JSON's types."""
     return json.loads(json.dumps(tree, default=dict))
+
+
+def versions() -> dict[str, str]:
+    """Of Python, sdelab and the packages that a run's numbers depend on."""
+    installed = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"sdelab": __version__, "python": platform.python_version(), **installed}
 
 
 def check_same_run(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -10,7 +10,14 @@ from sdelab.data.scaling import SCALINGS, AbstractScaling
 from sdelab.score import NetworkScore
 from sdelab.sde import AbstractAffineSDE
 from sdelab.train.build import build_score, build_sde, is_conditional, named
-from sdelab.train.checkpoint import Checkpoints, newest_sound_step, read_record, read_state
+from sdelab.train.checkpoint import (
+    Checkpoints,
+    best_sound_step,
+    newest_sound_step,
+    read_record,
+    read_state,
+    sound_step,
+)
 from sdelab.train.ema_snapshots import MAIN, Reconstruction
 
 MADE = "averages"
@@ -22,7 +29,7 @@ WEIGHTS = {"averaged": "ema", "raw": "params"}
 
 @dataclasses.dataclass(frozen=True)
 class TrainedRun:
-    """A run as its newest sound checkpoint describes it; `score` has the weights that `weights` names.
+    """A run as one of its checkpoints describes it; `score` has the weights that `weights` names.
 
     `conditional` says whether the score takes labels; `event_shape` is that of one sample; `record` is what is written
     beside the arrays, the configuration in it.
@@ -47,17 +54,17 @@ class TrainedRun:
         return named("scaling", SCALINGS, self.record["scaling"])
 
 
-def load_run(workdir: Path | str, weights: str = "averaged") -> TrainedRun:
-    """The run in `workdir`, by its newest sound checkpoint. The data set is not needed.
+def load_run(workdir: Path | str, weights: str = "averaged", *, step: int | None = None) -> TrainedRun:
+    """The run in `workdir`, by the checkpoint of a step, or its newest sound one. The data set is not needed.
 
     `weights`: "averaged", the main average (or its name, "ema"); "raw"; the name of one of the config's `averages`, or of one that
-    `sdelab ema` made. Errors: `FileNotFoundError` if there is no run, or no sound checkpoint in it; unknown weights.
+    `sdelab ema` made. `step` is among those that stay, see `Run`; `best_step` is one. Errors: `FileNotFoundError` if there is no
+    run, or no sound checkpoint in it; unknown weights; a step without a checkpoint.
     """
-    workdir = Path(workdir)
-    if not (workdir / "checkpoints").is_dir():
-        raise FileNotFoundError(f"no run in {workdir}: it has no checkpoints. `sdelab train` makes one.")
-    made = [path.name for path in (workdir / MADE).glob("*") if path.is_dir()]
-    directory = newest_sound_step(workdir / (f"{MADE}/{weights}" if weights in made else "checkpoints"))
+    checkpoints = _checkpoints(workdir)
+    made = [path.name for path in (checkpoints.parent / MADE).glob("*") if path.is_dir()]
+    folder = checkpoints.parent / MADE / weights if weights in made else checkpoints
+    directory = newest_sound_step(folder) if step is None else sound_step(folder, step)
     record = read_record(directory)
     config, event_shape = record["config"], tuple(record["data"]["event_shape"])
     sde = build_sde(config)
@@ -72,6 +79,18 @@ def load_run(workdir: Path | str, weights: str = "averaged") -> TrainedRun:
         conditional=is_conditional(config),
         weights=weights,
     )
+
+
+def best_step(workdir: Path | str, metric: str | None = None) -> int:
+    """The step of the checkpoint in `workdir` with the lowest `metric`, by default the run's `best_metric`: see `Best`.
+
+    It is the best of the whole run if the run keeps the best, and else of those that are left. Errors: `FileNotFoundError` if
+    there is no run, or no sound checkpoint in it that has the metric.
+    """
+    checkpoints = _checkpoints(workdir)
+    if metric is None:
+        metric = read_record(newest_sound_step(checkpoints))["config"]["run"].get("best_metric", "loss")
+    return int(best_sound_step(checkpoints, metric).name)
 
 
 def save_average(workdir: Path, name: str, made: Reconstruction) -> Path:
@@ -89,6 +108,13 @@ def save_average(workdir: Path, name: str, made: Reconstruction) -> Path:
         raise FileExistsError(f"{directory} is there already; accepted: another name, or none there.")
     with Checkpoints(directory, keep=None) as steps:
         steps.save(made.step, {"state": {"ema": made.params}}, {**record, "step": made.step})
+    return directory
+
+
+def _checkpoints(workdir: Path | str) -> Path:
+    directory = Path(workdir) / "checkpoints"
+    if not directory.is_dir():
+        raise FileNotFoundError(f"no run in {workdir}: it has no checkpoints. `sdelab train` makes one.")
     return directory
 
 

@@ -3,7 +3,7 @@
 `python -m tests.train.placements sgd OUT.npz CASE... [-- COORDINATOR PROCESSES PROCESS]` saves the parameters after 20 steps
 of plain SGD in every case, `placement[:pieces[:steps a dispatch]]`; Adam and clipping would hide a gradient that is 8 x too large.
 `python -m tests.train.placements train CONFIG WORKDIR [FAULT STEP] [-- ...]` is `sdelab train` without its flags; with a fault,
-of `FAULTS`, in every process but the first when it makes the batch of that step.
+of `FAULTS`, in every process but the first when it makes the batch of that step, in the background.
 """
 
 import dataclasses
@@ -57,9 +57,10 @@ def run_sgd(case):
     make = placement.maker(init)
 
     def train_once():
-        carry = placement.enter(make())
-        for first, count in plan(0, 20, (), int(together)):
-            carry = dispatch(carry, first, count)
+        carry, calls = placement.enter(make()), [*plan(0, 20, (), int(together))]
+        with dispatch.prefetch(calls) as ahead:
+            for (first, count), batch in zip(calls, ahead, strict=True):
+                carry = dispatch(carry, batch, first, count)
         return placement.leave(carry)["state"]["params"]
 
     before = on_host(make()["state"]["params"])
@@ -104,10 +105,10 @@ class FaultyBatches(Batches):
     fault: ClassVar = None
     step: ClassVar = 0
 
-    def batch(self, step):
+    def batch(self, step, positions=None):
         if step == self.step and not is_main():
             FAULTS[self.fault]()
-        return super().batch(step)
+        return super().batch(step, positions)
 
 
 def main(command, *arguments):

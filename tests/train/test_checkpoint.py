@@ -3,12 +3,14 @@
 import json
 import warnings
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sdelab.train import CheckpointMismatch, Checkpoints, TornCheckpoint
-from sdelab.train.checkpoint import find_damage, newest_sound_step, read_record, read_state
+from sdelab.train import Best, CheckpointMismatch, Checkpoints, TornCheckpoint
+from sdelab.train.checkpoint import best_sound_step, newest_sound_step, read_record, read_state, sound_step
+from sdelab.train.manifest import find_damage
 from sdelab.train.record import check_same_run
 
 
@@ -155,6 +157,61 @@ def test_only_the_newest_are_kept(folder):
         Checkpoints(folder, keep=1)
 
 
+def numbered(folder):
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+def test_the_best_of_all_is_kept_beside_the_newest(tmp_path):
+    """5 is the best until 20 is; 30 equals it, and is newer; 25 lies between two rows and has no loss."""
+    losses = {5: 0.3, 10: 0.5, 15: 0.6, 20: 0.2, 25: None, 30: 0.2, 35: 0.4, 40: 0.9}
+    kept = []
+    with Checkpoints(tmp_path, keep=2, best=Best("loss")) as checkpoints:
+        for step, loss in losses.items():
+            checkpoints.save(step, state(step), {"metrics": loss and {"loss": loss, "grad_norm": 1.0 / step}})
+            checkpoints.finish()
+            kept.append(numbered(tmp_path))
+    assert kept[:5] == [[5], [5, 10], [5, 10, 15], [15, 20], [20, 25]]
+    assert kept[5:] == [[25, 30], [30, 35], [30, 35, 40]]
+    assert best_sound_step(tmp_path, "loss").name == "30"
+    assert best_sound_step(tmp_path, "grad_norm").name == "40"
+    with pytest.raises(FileNotFoundError, match=r"no sound checkpoint in .* has the metric 'accuracy'"):
+        best_sound_step(tmp_path, "accuracy")
+
+
+def test_the_checkpoint_of_a_step_can_be_asked_for(folder):
+    assert sound_step(folder, 10).name == "10"
+    with pytest.raises(ValueError, match=r"step = 12 is not accepted; checkpoints in .*: 5, 10, 15\."):
+        sound_step(folder, 12)
+    flip_a_bit(folder)
+    with pytest.raises(
+        ValueError, match=r"step = 15 is not accepted; the checkpoint is torn \(.*differs from its SHA-256"
+    ):
+        sound_step(folder, 15)
+
+
+def test_what_is_donated_while_it_is_written_is_written_as_it_was(tmp_path):
+    """The same bits as were there when `save` was called; the steps that follow take the buffers over."""
+    update = jax.jit(lambda tree: jax.tree.map(lambda x: x * 1.5 + 1.0, tree), donate_argnums=0)
+    carry = update({"w": jnp.arange(2.0**20), "b": jnp.ones(3)})
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step in (1, 2, 3):
+            expected = jax.tree.map(lambda x: np.array(x, copy=True), carry)
+            checkpoints.save(step, carry, {})
+            for _ in range(5):
+                carry = update(carry)
+            checkpoints.finish()
+            saved = read_state(tmp_path / str(step), expected)
+            jax.tree.map(np.testing.assert_array_equal, saved, expected)
+
+
+def test_what_a_deletion_left_behind_is_no_checkpoint_and_goes(folder):
+    (folder / "5").rename(folder / ".removed.5")
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.restore(template(), accept)[0] == 15
+        checkpoints.save(20, state(20), {"step": 20})
+    assert {path.name for path in folder.iterdir()} == {"10", "15", "20"}
+
+
 def test_a_checkpoint_that_cannot_be_written_is_an_error(folder, monkeypatch):
     import sdelab.train.checkpoint as module
 
@@ -162,10 +219,31 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error(folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "write_manifest", full_disk)
-    with Checkpoints(folder) as checkpoints, pytest.raises(OSError, match="No space"):
-        checkpoints.save(20, state(20), {"step": 20})
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(20, state(20), {"step": 20})  # it returns before that is known
+        with pytest.raises(OSError, match="No space") as caught:
+            checkpoints.finish()
+    assert "checkpoint 20 in" in caught.value.__notes__[0]
     with pytest.warns(TornCheckpoint, match="20"):
         assert newest_sound_step(folder).name == "15"
+
+
+def test_what_fails_in_the_background_is_raised_by_the_next_call_once_and_on_leaving(folder, monkeypatch):
+    """Orbax's own write fails: the folder that it would rename into place is gone."""
+
+    def no_rename(self, *arguments, **settings):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("orbax.checkpoint._src.path.atomicity.AtomicRenameTemporaryPath.finalize", no_rename)
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(20, state(20), {"step": 20})
+        checkpoints._thread.submit(lambda: None).result()
+        with pytest.raises(OSError, match="Input/output"):
+            checkpoints.check()
+        checkpoints.check()
+    with pytest.raises(OSError, match="Input/output"), Checkpoints(folder) as checkpoints:
+        checkpoints.save(20, state(20), {"step": 20})
+    assert newest_sound_step(folder).name == "15"
 
 
 def test_no_checkpoint_to_read(tmp_path):

@@ -84,15 +84,21 @@ def seconds_to_the_end(processes, since):
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_other_within_a_minute_with_stacks(tmp_path):
-    with gang(2, 1, "train", json.dumps(config(**LONG)), tmp_path) as processes:
+@pytest.mark.parametrize(
+    ("lost", "kind"),
+    [(1, signal.SIGKILL), (0, signal.SIGKILL), (0, signal.SIGSTOP)],
+    ids=["killed", "coordinator", "stopped"],
+)
+def test_a_lost_process_ends_the_other_within_a_minute_with_stacks(tmp_path, lost, kind):
+    """Process 0 coordinates the others; a stopped process keeps its connections."""
+    with gang(2, 1, "train", json.dumps(config(**LONG, patience=15)), tmp_path) as processes:
         wait_for_row(tmp_path, processes)
-        os.kill(processes[1].pid, signal.SIGKILL)
-        seconds, codes, outputs = seconds_to_the_end(processes, time.monotonic())
+        os.kill(processes[lost].pid, kind)
+        seconds, (code,), (output,) = seconds_to_the_end([processes[1 - lost]], time.monotonic())
     assert seconds < 60
-    assert codes[0] not in (0, 42)
-    assert "File " in outputs[0], outputs[0]
-    assert any(words in outputs[0] for words in ("process 0 on", "heartbeat", "hangs")), outputs[0]
+    assert code not in (0, 42)
+    assert "File " in output, output
+    assert any(words in output for words in (f"process {1 - lost} on", "heartbeat", "hangs", "Socket closed")), output
 
 
 @pytest.mark.slow

@@ -3,12 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from sdelab.train import OneDevice
+from sdelab.train import ConstantDecay, OneDevice, init_state, make_train_step
 from sdelab.train.accumulate import accumulated
-from sdelab.train.dispatch import plan
+from sdelab.train.dispatch import plan, with_token
 from sdelab.train.run import Run, build_placement
+from sdelab.train.step import METRICS
+from sdelab.train.window import empty_window, with_window
 from tests.train.processes import run
 
 CASES = ("jit", "data", "fsdp", "pmap", "fsdp:2:5")
@@ -98,3 +101,38 @@ def test_calls_end_where_the_host_has_something_to_do(start, steps, together):
     assert sum(count for _, count in calls) == steps - start
     assert {count for _, count in calls} <= {1, together}
     assert {n for n in range(start + 1, steps + 1) if n % 6 == 0 or n % 10 == 0 or n == steps} <= set(ends)
+
+
+def reductions(jaxpr, looped=False):
+    """Whether it is within a loop, and how many numbers it has, of every sum over devices."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name.startswith("psum"):
+            yield from ((looped, variable.aval.size) for variable in equation.invars)
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from reductions(inner, looped or equation.primitive.name == "scan")
+
+
+@pytest.mark.parametrize("name", ["data", "pmap"])
+def test_gradients_of_pieces_are_averaged_over_devices_once(name):
+    """In the loop over the pieces there is the loss alone; after it, one number a parameter."""
+    run = Run(steps=1, placement=name, pieces=4)
+    placement = build_placement(run, 8)
+
+    def loss(params, keys, batch):
+        return jnp.sum((batch["x"] @ params["w"]) ** 2, 1) + jnp.sum(params["b"])
+
+    def step(mean):
+        settings = {"ema": ConstantDecay(0.9), "learning_rate": optax.constant_schedule(0.1), "mean": mean}
+        return with_token(with_window(make_train_step(loss, optax.sgd(0.1), pieces=run.pieces, **settings)))
+
+    def start():
+        state = init_state({"w": jnp.ones((5, 7)), "b": jnp.ones(3)}, optax.sgd(0.1))
+        return {"state": state, "window": empty_window(METRICS)}
+
+    carry, key = (placement.enter(placement.maker(make)()) for make in (start, lambda: jax.random.key(0)))
+    batch = placement.send({"x": np.ones((8, 5), np.float32), "index": np.arange(8, dtype=np.int32)})
+    found = [*reductions(jax.make_jaxpr(placement.compile(step))(carry, batch, key).jaxpr)]
+    assert {size for looped, size in found if looped} == {1}
+    assert sum(size for looped, size in found if not looped) == 5 * 7 + 3
