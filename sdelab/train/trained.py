@@ -1,6 +1,7 @@
 """From the directory of a run back to objects."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from sdelab.data.scaling import SCALINGS, AbstractScaling
 from sdelab.score import NetworkScore
 from sdelab.sde import AbstractAffineSDE
 from sdelab.train.build import build_score, build_sde, is_conditional, named
-from sdelab.train.checkpoint import Checkpoints, newest_sound_step, read_record, read_state
+from sdelab.train.checkpoint import MANIFEST, Checkpoints, newest_sound_step, read_record, read_state
 from sdelab.train.ema_snapshots import MAIN, Reconstruction
+from sdelab.train.placement import AbstractPlacement
 
 MADE = "averages"
 """The folder of a run that holds the averages made after it."""
@@ -25,7 +27,8 @@ class TrainedRun:
     """A run as its newest sound checkpoint describes it; `score` has the weights that `weights` names.
 
     `conditional` says whether the score takes labels; `event_shape` is that of one sample; `record` is what is written
-    beside the arrays, the configuration in it.
+    beside the arrays, the configuration in it; `digest`, the SHA-256 of the checkpoint's manifest, which has those of its
+    files, says which arrays these are.
     """
 
     record: dict[str, Any]
@@ -35,6 +38,7 @@ class TrainedRun:
     event_shape: tuple[int, ...]
     conditional: bool
     weights: str = "averaged"
+    digest: str = ""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -47,11 +51,12 @@ class TrainedRun:
         return named("scaling", SCALINGS, self.record["scaling"])
 
 
-def load_run(workdir: Path | str, weights: str = "averaged") -> TrainedRun:
+def load_run(workdir: Path | str, weights: str = "averaged", placement: AbstractPlacement | None = None) -> TrainedRun:
     """The run in `workdir`, by its newest sound checkpoint. The data set is not needed.
 
     `weights`: "averaged", the main average (or its name, "ema"); "raw"; the name of one of the config's `averages`, or of one that
-    `sdelab ema` made. Errors: `FileNotFoundError` if there is no run, or no sound checkpoint in it; unknown weights.
+    `sdelab ema` made. `placement` says where they lie: each device reads its part (default: all on the first device).
+    Errors: `FileNotFoundError` if there is no run, or no sound checkpoint in it; unknown weights.
     """
     workdir = Path(workdir)
     if not (workdir / "checkpoints").is_dir():
@@ -62,7 +67,8 @@ def load_run(workdir: Path | str, weights: str = "averaged") -> TrainedRun:
     config, event_shape = record["config"], tuple(record["data"]["event_shape"])
     sde = build_sde(config)
     score = build_score(config, sde, event_shape)
-    params = _read_weights(directory, score.params, weights, made, config)
+    template = score.params if placement is None else placement.template(score.params)
+    params = _read_weights(directory, template, weights, made, config)
     return TrainedRun(
         record=record,
         step=record["step"],
@@ -71,6 +77,7 @@ def load_run(workdir: Path | str, weights: str = "averaged") -> TrainedRun:
         event_shape=event_shape,
         conditional=is_conditional(config),
         weights=weights,
+        digest=hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest(),
     )
 
 
