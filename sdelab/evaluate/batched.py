@@ -64,7 +64,8 @@ def complete(
                 keep.last()
                 raise Preempted(f"{stop.name}: what was done is kept; the same command goes on from there.")
         keep.last()
-    parts.wait()
+        dog.feed(f"waiting for the last {unit}", patience)
+        parts.wait()
 
 
 class _Keeper:

@@ -122,17 +122,17 @@ class Shards(AbstractParts):
         super().__init__(count, batch_size)
         self.folder, self._name, self._notes = Path(folder), name, notes or {}
         self._record = json.loads(json.dumps({**record, "count": count, "batch": self.batch_size}))
-        self._held = contextlib.ExitStack()
+        self._held, self._recorded = contextlib.ExitStack(), False
 
     def __enter__(self) -> "Shards":
+        if self.folder.is_dir():
+            self._check_record()  # before the lock leaves its file in a folder that is none of ours
         with contextlib.ExitStack() as stack:
             if is_main():
                 stack.enter_context(claim(self.folder, name=self._name, doing="writing shards"))
             check_shared(self.folder, self._name)
-            recorded = self._check_record()
+            self._recorded = self._check_record()
             barrier("sdelab: the record of the shards is read")  # and may be written
-            if is_main() and not recorded:
-                write_json(self.folder / RECORD, {"record": self._record, "notes": self._notes})
             self._held = stack.pop_all()
         return self
 
@@ -148,6 +148,11 @@ class Shards(AbstractParts):
         return from_main(lambda: [first for first in self.firsts() if not self._is_sound(first)])
 
     def keep(self, first: int, arrays: Mapping[str, np.ndarray]) -> None:
+        if not self._recorded:  # now that the work can be done at all, and before any shard
+            if is_main():
+                write_json(self.folder / RECORD, {"record": self._record, "notes": self._notes})
+            barrier("sdelab: the record of the shards is written")
+            self._recorded = True
         if first // self.batch_size % jax.process_count() == jax.process_index():
             write_npz(self.path(first), arrays)
 

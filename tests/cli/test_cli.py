@@ -152,6 +152,20 @@ def test_no_command_is_an_error_with_the_usage(capsys):
         ("sample --workdir {0}/run --solver predictor_corrector --corrector_steps 0", "corrector_steps = 0 is not"),
         ("sample --workdir {0}/run 5", "'5' is not a flag"),
         ("sample --workdir {0}/run --steps 3 --output {0}/config.py/x.npz", "{0}/config.py is no directory that can"),
+        (
+            "sample --workdir {0}/run --output {0}/new.png",
+            "new.png is not accepted; accepted: a path that ends in .npz",
+        ),
+        (
+            "sample --workdir {0}/run --steps 3 --output {0}",
+            " in it and no shards.json; accepted: a new or empty folder",
+        ),
+        ("sample --workdir {0}/run --batch 0", "batch = 0 is not accepted"),
+        (
+            "sample --workdir {0}/run --placement pmap",
+            "(it averages gradients; data splits a batch alike); accepted: data",
+        ),
+        ("evaluate --workdir {0}/run --placement date", "--placement=date is not accepted; accepted: data, fsdp, jit"),
         ("evaluate --workdir {0}/run --likelihoods 1", "likelihoods=1 is not accepted"),
     ],
 )
