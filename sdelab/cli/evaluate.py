@@ -66,7 +66,7 @@ def write_evaluation(given: Any) -> None:
 def evaluate(given: Any) -> dict[str, Any]:
     """All numbers of a run, by name: the same on all devices, up to rounding."""
     placement = build_devices(given)
-    trained = load_run(given.workdir, given.average, placement)
+    trained = load_run(given.workdir, given.average, placement=placement)
     options, count = read_options(given), given.count
     labels = choose_labels(trained, count, None)
     process, arguments = choose(options, trained.sde, trained.score)

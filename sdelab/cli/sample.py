@@ -52,7 +52,7 @@ def sample(given: Any) -> None:
     if path.suffix == ".png":
         raise UsageError(f"--output={path} is not accepted; accepted: a path that ends in .npz, or a folder.")
     placement = build_devices(given)
-    trained = load_run(given.workdir, given.average, placement)
+    trained = load_run(given.workdir, given.average, placement=placement)
     labels = choose_labels(trained, given.count, given.label)
     process, arguments = choose(read_options(given), trained.sde, trained.score)
     work = sampling(
