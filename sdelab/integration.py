@@ -15,6 +15,7 @@ import optimistix
 from jaxtyping import Array, Bool, Float, Int
 
 from sdelab._checks import is_concrete
+from sdelab._host import on_host
 from sdelab._typing import PRNGKeys, State
 from sdelab.adjoint import on_grid
 from sdelab.reverse import AbstractReverseProcess
@@ -152,12 +153,12 @@ def solve_adaptively(
 
 def check_success(success: Bool[Array, " batch"], result: Any, steps: Int[Array, " batch"], max_steps: int) -> None:
     """A `RuntimeError` that says how many samples did not arrive, and why. Inside a transformation nothing is known."""
-    if not is_concrete(success) or np.all(np.asarray(success)):
+    if not is_concrete(success) or np.all(arrived := on_host(success)):
         return
-    failed = ~np.asarray(success)
+    failed, result = ~arrived, jax.tree.map(on_host, result)
     exhausted = np.asarray(jnp.broadcast_to(result == diffrax.RESULTS.max_steps_reached, failed.shape))[failed]
     reason = (
-        f"max_steps = {max_steps} was exhausted after {int(np.max(np.asarray(steps)))} steps: raise max_steps or the "
+        f"max_steps = {max_steps} was exhausted after {int(np.max(on_host(steps)))} steps: raise max_steps or the "
         "tolerances, or end the grid at a larger t; or the score is not finite on the way"
         if np.all(exhausted)
         else f"diffrax says: {_message(result, failed)}"

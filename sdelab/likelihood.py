@@ -213,17 +213,15 @@ def bits_per_dim(
     grey = np.asarray(grey)
     check_count(draws=draws, batch_size=batch_size)
     _check_grey(grey, levels, low, high)
-    if arguments.get("grid") is None:
-        arguments["grid"] = np.array([process.sde.t_max, t_min])
-    arguments = {"rtol": 1e-5, "atol": 1e-5, **arguments}
+    scale = {"levels": levels, "low": low, "high": high}
     n, nats = len(grey), np.zeros((2, draws, len(grey)))
     for draw in range(draws):
         keys = sample_keys(jax.random.fold_in(key, draw), n)
         for start in range(0, n, batch_size):
             chosen = np.minimum(np.arange(start, start + min(batch_size, n)), n - 1)  # the last batch repeats an image
             alone = process.given(jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], process.condition))
-            x = low + (high - low) * _dequantised(keys[chosen], grey[chosen]) / levels
-            nats[:, draw, chosen] = _code_length(alone, x, keys[chosen], residual, arguments)
+            terms = code_length(keys[chosen], alone, grey[chosen], **scale, t_min=t_min, residual=residual, **arguments)
+            nats[:, draw, chosen] = [np.asarray(term) for term in terms]
     unit, offset = event_size(grey.shape) * np.log(2.0), float(np.log2(levels / (high - low)))
     per_image = average(nats.sum(axis=0)) / unit + offset
     error = float(per_image.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
@@ -241,14 +239,31 @@ def _check_grey(grey: np.ndarray, levels: int, low: float, high: float) -> None:
         )
 
 
-def _code_length(
-    process: ProbabilityFlow, x: State, keys: PRNGKeys, residual: AbstractResidual, arguments: dict[str, Any]
-) -> tuple[np.ndarray, np.ndarray]:
-    r"""$-\log p$ at the end of the grid and the residual, in nats, each with random numbers of its own."""
+def code_length(
+    keys: PRNGKeys,
+    process: ProbabilityFlow,
+    grey: Integer[Array, "batch ..."] | Integer[np.ndarray, "batch ..."],
+    *,
+    levels: int = 256,
+    low: float = -1.0,
+    high: float = 1.0,
+    t_min: float = 1e-5,
+    residual: AbstractResidual = Reconstruction(),
+    **arguments: Any,
+) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+    r"""One draw of `bits_per_dim` for one batch, in nats: $-\log p$ at the end of the grid, and the residual.
+
+    `keys`, one per image; the rest as in `bits_per_dim`, which is the mean over draws and images of their sum, over
+    $D \log 2$, and the offset. Values stay on their devices, and are not checked.
+    """
+    if arguments.get("grid") is None:
+        arguments["grid"] = np.array([process.sde.t_max, t_min])
+    arguments = {"rtol": 1e-5, "atol": 1e-5, **arguments}
+    x = low + (high - low) * _dequantised(keys, grey) / levels
     probes, noise = (jax.vmap(jax.random.fold_in, (0, None))(keys, use) for use in (1, 2))
     end = jnp.asarray(np.asarray(arguments["grid"], np.float64)[-1], x.dtype)
     x, rest = _to_the_end(residual, noise, as_arrays(process), x, end)
-    return -np.asarray(log_prob(process, x, key=probes, **arguments)), np.asarray(rest)
+    return -log_prob(process, x, key=probes, **arguments), rest
 
 
 @eqx.filter_jit
@@ -258,6 +273,6 @@ def _to_the_end(
     return residual(keys, process, x, t)
 
 
-def _dequantised(keys: PRNGKeys, grey: Integer[np.ndarray, "batch ..."]) -> State:
+def _dequantised(keys: PRNGKeys, grey: Integer[Array, "batch ..."] | Integer[np.ndarray, "batch ..."]) -> State:
     uniform = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 0), grey.shape[1:]))(keys)
     return jnp.asarray(grey).astype(uniform.dtype) + uniform

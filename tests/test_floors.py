@@ -19,6 +19,7 @@ FLOORS = {
     "_numerics": 0,
     "_callable": 0,
     "_extras": 0,
+    "_host": 0,
     "sde": 1,
     "score": 2,
     "grids": 2,

@@ -8,52 +8,85 @@ import jax
 import numpy as np
 from absl import flags
 
-from sdelab import plot
+from sdelab import __version__, plot
 from sdelab._checks import check_count
 from sdelab.cli.checkpoint import chosen_step, define_checkpoint
 from sdelab.cli.choices import CORRECTORS, FINISHES, GRIDS, PREDICTORS, SEQUENCES, SOLVERS, Options, choose
+from sdelab.cli.devices import build_devices, define_devices, on_devices
 from sdelab.cli.usage import UsageError, new_flags, parse, print_table
 from sdelab.data import GreyLevels
-from sdelab.evaluate import draw
+from sdelab.evaluate import AbstractParts, InMemory, Shards, complete, sampling, write_npz
+from sdelab.evaluate.batched import Finish
 from sdelab.train import TrainedRun, load_run
 from sdelab.train.build import build_dataset
+from sdelab.train.distributed import is_main
 from sdelab.train.workdir import make_writable
 
-SUMMARY = "Draws samples from the run in workdir: an .npz file and a picture."
+SUMMARY = "Draws samples from the run in workdir, over all devices: one .npz file, or a folder of them; and a picture."
+SHOWN, SHOWN_POINTS = 256, 5000
+"""Images, or points in the plane, of a picture."""
 
 
 def run(argv: list[str]) -> int:
-    """Samples, writes, prints what it cost."""
+    """Samples, writes, prints what it cost; 0 when done, 42 when asked to stop and something is kept."""
     values = new_flags()
     define_options(values)
+    define_devices(values)
     flags.DEFINE_integer("count", 64, "number of samples", flag_values=values)
     flags.DEFINE_integer("label", None, "label of all samples (default: each class in turn)", flag_values=values)
     flags.DEFINE_integer("seed", 0, "seed of the samples", flag_values=values)
-    flags.DEFINE_string(
-        "output", None, "path of the .npz and .png files (default: samples in workdir)", flag_values=values
+    help = (
+        "a path that ends in .npz, for one file, or a folder, with a file for each batch, which the same command completes "
+        "if it was stopped (default: samples.npz in workdir)"
     )
+    flags.DEFINE_string("output", None, help, flag_values=values)
     given = parse(values, argv, SUMMARY)
     if given is None:
         return 0
     check_count(count=given.count)
-    trained = load_run(given.workdir, given.average, step=chosen_step(given.workdir, given.checkpoint))
+    return on_devices(given, lambda: sample(given))
+
+
+def sample(given: Any) -> None:
+    """Draws what the flags ask for, writes it, and says what it cost."""
+    path = Path(given.output or Path(given.workdir) / "samples.npz")
+    if path.suffix == ".png":
+        raise UsageError(f"--output={path} is not accepted; accepted: a path that ends in .npz, or a folder.")
+    placement, step = build_devices(given), chosen_step(given.workdir, given.checkpoint)
+    trained = load_run(given.workdir, given.average, step=step, placement=placement)
     labels = choose_labels(trained, given.count, given.label)
     process, arguments = choose(read_options(given), trained.sde, trained.score)
-    shape = (given.count, *trained.event_shape)
-    path = Path(given.output or Path(given.workdir) / "samples")
-    path = path.with_suffix("") if path.suffix in (".npz", ".png") else path
-    make_writable(path.parent, "directory of the output")
-    x, info = draw(jax.random.key(given.seed), process, shape, condition=labels, **arguments)
-    written = write_samples(path, np.asarray(x), labels, trained)
-    mean = "not counted" if info.evaluations is None else f"{float(np.mean(np.asarray(info.evaluations))):.1f}"
-    print_table(
-        [
-            ("samples", f"{len(x)} by {values['solver'].value}, from step {trained.step}"),
-            ("evaluations a sample", mean),
-            *(("written", str(path)) for path in written),
-        ]
+    work = sampling(
+        jax.random.key(given.seed), process, trained.event_shape, placement=placement, condition=labels, **arguments
     )
-    return 0
+    with _open(path, given, trained) as parts:
+        complete(parts, work, placement, finish=stored(trained, labels), patience=given.patience)
+        if is_main():
+            report(given, trained, parts, written=_write(path, parts, trained))
+
+
+def _open(path: Path, given: Any, trained: TrainedRun) -> AbstractParts:
+    if path.suffix == ".npz":
+        make_writable(path.parent, "directory of the output")
+        return InMemory(given.count, given.batch)
+    return open_shards(path, given, trained, "output", seed=given.seed, label=given.label)
+
+
+def open_shards(
+    folder: Path, given: Any, trained: TrainedRun, name: str, *, count: int | None = None, **settings: Any
+) -> Shards:
+    """The shards of samples, or of what else is a function of a run, a sampler and `settings`."""
+    record = {
+        "run": {"step": trained.step, "weights": given.average, "checkpoint": trained.digest},
+        "sampler": dataclasses.asdict(read_options(given)),
+        **settings,
+    }
+    notes = {
+        "workdir": str(given.workdir),
+        "config": trained.config,
+        "versions": {"sdelab": __version__, "jax": jax.__version__},
+    }
+    return Shards(folder, record, given.count if count is None else count, given.batch, notes=notes, name=name)
 
 
 def define_options(values: flags.FlagValues) -> None:
@@ -92,19 +125,47 @@ def choose_labels(trained: TrainedRun, count: int, label: int | None) -> np.ndar
     return np.full(count, label, np.int32)
 
 
-def write_samples(path: Path, x: np.ndarray, labels: np.ndarray | None, trained: TrainedRun) -> list[Path]:
-    """`path`.npz, with `x` in model units, `values` as the data are stored and `label`; and `path`.png."""
-    scaling = trained.scaling
-    arrays: dict[str, Any] = {"x": x, "values": scaling.decode(x)} | ({} if labels is None else {"label": labels})
-    np.savez(path.with_name(path.name + ".npz"), **arrays)
-    written = [path.with_name(path.name + ".npz")]
-    if isinstance(scaling, GreyLevels):
-        figure = plot.image_grid(x, low=scaling.low, high=scaling.high)
-    elif trained.event_shape == (2,):
-        figure = plot.scatter(x, reference=_held_out(trained))
+def stored(trained: TrainedRun, labels: np.ndarray | None) -> Finish:
+    """What is kept of samples: `x` in model units, `values` as the data are stored, `label`, and `evaluations` of the score."""
+
+    def finish(rows: np.ndarray, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        kept = {"x": arrays["x"], "values": trained.scaling.decode(arrays["x"])}
+        if labels is not None:
+            kept["label"] = labels[rows]
+        return kept | {name: array for name, array in arrays.items() if name == "evaluations"}
+
+    return finish
+
+
+def _write(path: Path, parts: AbstractParts, trained: TrainedRun) -> list[Path]:
+    """One file, unless the parts are files already; and a picture of what fits into one."""
+    if path.suffix == ".npz":
+        found = {name: parts.read(name) for name in ("x", "values", "label", "evaluations")}
+        write_npz(path, {name: array for name, array in found.items() if array is not None})
+        picture = path.with_suffix(".png")
     else:
-        return written
-    return [*written, plot.save(figure, path.with_name(path.name + ".png"))]
+        picture = path / "samples.png"
+    figure = _figure(parts, trained)
+    return [path] if figure is None else [path, plot.save(figure, picture)]
+
+
+def _figure(parts: AbstractParts, trained: TrainedRun) -> plot.Figure | None:
+    if isinstance(trained.scaling, GreyLevels):
+        return plot.image_grid(parts.read("x", SHOWN), low=trained.scaling.low, high=trained.scaling.high)
+    if trained.event_shape == (2,):
+        return plot.scatter(parts.read("x", SHOWN_POINTS), reference=_held_out(trained))
+    return None
+
+
+def report(given: Any, trained: TrainedRun, parts: AbstractParts, written: list[Path]) -> None:
+    """What was drawn, what it cost, and where it is."""
+    evaluations = parts.read("evaluations")
+    mean = "not counted" if evaluations is None else f"{float(np.mean(evaluations)):.1f}"
+    rows = [
+        ("samples", f"{given.count} by {given.solver}, from step {trained.step}"),
+        ("evaluations a sample", mean),
+    ]
+    print_table([*rows, *(("written", str(path)) for path in written)])
 
 
 def _held_out(trained: TrainedRun) -> np.ndarray | None:
@@ -113,4 +174,4 @@ def _held_out(trained: TrainedRun) -> np.ndarray | None:
         dataset = build_dataset(trained.config)
     except FileNotFoundError:
         return None
-    return dataset.encode(dataset.held_out)[:5000]
+    return dataset.encode(dataset.held_out)[:SHOWN_POINTS]

@@ -8,10 +8,11 @@ import jax
 from absl import flags, logging
 
 from sdelab.cli.config_file import apply_overrides, load_config, split_overrides
+from sdelab.cli.processes import define_processes, join_processes, say
 from sdelab.cli.usage import UsageError, new_flags, parse
 from sdelab.train import PREEMPTED, MissingExtra, NonFiniteMetric, Preempted, fit
 from sdelab.train.checkpoint import newest_sound_step
-from sdelab.train.distributed import CLUSTERS, ending_together, initialize, is_main
+from sdelab.train.distributed import ending_together
 
 SUMMARY = "Trains what a config file describes, or goes on where the run in workdir was left."
 
@@ -31,7 +32,7 @@ def run(argv: list[str]) -> int:
 
 def define_flags(values: flags.FlagValues) -> None:
     """The flags of a training, whatever its config comes from."""
-    _define_processes(values)
+    define_processes(values)
     help = "FIRST:LAST, steps of which a trace is written to WORKDIR/profile"
     flags.DEFINE_string("profile", None, help, flag_values=values)
     help = "directory that keeps compiled programs for later runs (default: $JAX_COMPILATION_CACHE_DIR)"
@@ -44,7 +45,7 @@ def start(given: Any, config: dict[str, Any], workdir: Path) -> int:
     profile = _steps(given.profile)
     if given.compilation_cache is not None:
         jax.config.update("jax_compilation_cache_dir", given.compilation_cache)
-    initialize(given.cluster, coordinator=given.coordinator, processes=given.processes, process=given.process)
+    join_processes(given)
     with ending_together():
         return train(config, workdir, profile=profile)
 
@@ -58,39 +59,24 @@ def _steps(words: str | None) -> tuple[int, int] | None:
     return int(first), int(last)
 
 
-def _define_processes(values: flags.FlagValues) -> None:
-    help = f"whose variables say which process of several this is: auto, none, {', '.join(CLUSTERS)}"
-    flags.DEFINE_string("cluster", "auto", help, flag_values=values)
-    help = "host:port of process 0, instead of a cluster"
-    flags.DEFINE_string("coordinator", None, help, flag_values=values)
-    flags.DEFINE_integer("processes", None, "with --coordinator: number of processes", flag_values=values)
-    flags.DEFINE_integer("process", None, "with --coordinator: number of this process, from 0", flag_values=values)
-
-
 def train(config: dict[str, Any], workdir: Path, *, profile: tuple[int, int] | None = None) -> int:
     """Trains and returns the exit code: see `run`."""
     try:
         state = fit(config, workdir, profile=profile)
     except Preempted as error:
-        _say(f"sdelab: {error}", file=sys.stderr)
+        say(f"sdelab: {error}", file=sys.stderr)
         return PREEMPTED
     except MissingExtra as error:
         raise UsageError(str(error)) from error
     except NonFiniteMetric as error:
-        _say(f"sdelab: {error} {_what_is_left(workdir)}", file=sys.stderr)
+        say(f"sdelab: {error} {_what_is_left(workdir)}", file=sys.stderr)
         return 1
     step, asked = int(state["step"]), config["run"]["steps"]
     if step > asked:
-        _say(f"the run in {workdir} is at step {step} already; nothing to do for {asked} steps")
+        say(f"the run in {workdir} is at step {step} already; nothing to do for {asked} steps")
     else:
-        _say(f"trained {step} steps; the run is in {workdir}")
+        say(f"trained {step} steps; the run is in {workdir}")
     return 0
-
-
-def _say(line: str, file: Any = None) -> None:
-    """Once, and not by every process."""
-    if is_main():
-        print(line, file=file)
 
 
 def _what_is_left(workdir: Path) -> str:

@@ -1,4 +1,4 @@
-"""Several processes that train one run: how they find each other, agree, and end together."""
+"""Several processes that train one run, or sample from it: how they find each other, agree, and end together."""
 
 import contextlib
 import faulthandler
@@ -141,7 +141,7 @@ def from_main(make: Callable[[], Any]) -> Any:
     return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes())
 
 
-def check_shared(directory: Path) -> None:
+def check_shared(directory: Path, name: str = "workdir") -> None:
     """All hosts see one directory, which exists in process 0. Errors: `NotShared`, with the hosts that do not."""
     if jax.process_count() == 1:
         return
@@ -158,7 +158,7 @@ def check_shared(directory: Path) -> None:
     blind = [str(process) for process in np.flatnonzero(all_seen == 0)]
     if blind:
         raise NotShared(
-            f"workdir = {directory} is not accepted: processes {', '.join(blind)} of {len(all_seen)} do not see what process "
+            f"{name} = {directory} is not accepted: processes {', '.join(blind)} of {len(all_seen)} do not see what process "
             f"0 writes there (this is process {jax.process_index()} on {socket.gethostname()}). Accepted: a directory that "
             "all hosts share."
         )

@@ -64,13 +64,18 @@ def versions() -> dict[str, str]:
 
 def check_same_run(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Errors: `CheckpointMismatch`, which lists the keys in which the two records differ, with both values."""
-    theirs, ours = flatten(_identity(found)), flatten(_identity(expected))
-    differing = [key for key in sorted(theirs | ours) if theirs.get(key) != ours.get(key)]
-    if differing:
-        lines = [f"  {key}: {theirs.get(key)!r} in the run, {ours.get(key)!r} now" for key in differing]
+    lines = differences(_identity(found), _identity(expected), "in the run")
+    if lines:
         raise CheckpointMismatch(
             "the workdir holds another run; use another workdir, or the same configuration:\n" + "\n".join(lines)
         )
+
+
+def differences(found: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> list[str]:
+    """A line for every key, dots and all, in which two nested records differ, with the value `where` it is, and now."""
+    theirs, ours = flatten(found), flatten(expected)
+    differing = [key for key in sorted(theirs | ours) if theirs.get(key) != ours.get(key)]
+    return [f"  {key}: {theirs.get(key)!r} {where}, {ours.get(key)!r} now" for key in differing]
 
 
 def write_json(path: Path, value: Any) -> None:

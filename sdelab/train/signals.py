@@ -14,7 +14,7 @@ PREEMPTED = 42
 
 
 class Preempted(Exception):
-    """Training stopped on SIGTERM or Ctrl-C, after its state was saved."""
+    """Training, or sampling, stopped on SIGTERM or Ctrl-C, after what it had was saved."""
 
 
 class AbstractStopRequest(abc.ABC):
@@ -33,6 +33,19 @@ class AbstractStopRequest(abc.ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class NoStopRequest(AbstractStopRequest):
+    """For work of which nothing could be kept: signals act as ever."""
+
+    def __call__(self, dispatch: int) -> bool:
+        return False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        return None
 
 
 class StopRequest(AbstractStopRequest):

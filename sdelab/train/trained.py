@@ -1,6 +1,7 @@
 """From the directory of a run back to objects."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from sdelab.score import NetworkScore
 from sdelab.sde import AbstractAffineSDE
 from sdelab.train.build import build_score, build_sde, is_conditional, named
 from sdelab.train.checkpoint import (
+    MANIFEST,
     Checkpoints,
     best_sound_step,
     newest_sound_step,
@@ -19,6 +21,7 @@ from sdelab.train.checkpoint import (
     sound_step,
 )
 from sdelab.train.ema_snapshots import MAIN, Reconstruction
+from sdelab.train.placement import AbstractPlacement
 
 MADE = "averages"
 """The folder of a run that holds the averages made after it."""
@@ -32,7 +35,8 @@ class TrainedRun:
     """A run as one of its checkpoints describes it; `score` has the weights that `weights` names.
 
     `conditional` says whether the score takes labels; `event_shape` is that of one sample; `record` is what is written
-    beside the arrays, the configuration in it.
+    beside the arrays, the configuration in it; `digest`, the SHA-256 of the checkpoint's manifest, which has those of its
+    files, says which arrays these are.
     """
 
     record: dict[str, Any]
@@ -42,6 +46,7 @@ class TrainedRun:
     event_shape: tuple[int, ...]
     conditional: bool
     weights: str = "averaged"
+    digest: str = ""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -54,11 +59,18 @@ class TrainedRun:
         return named("scaling", SCALINGS, self.record["scaling"])
 
 
-def load_run(workdir: Path | str, weights: str = "averaged", *, step: int | None = None) -> TrainedRun:
+def load_run(
+    workdir: Path | str,
+    weights: str = "averaged",
+    *,
+    step: int | None = None,
+    placement: AbstractPlacement | None = None,
+) -> TrainedRun:
     """The run in `workdir`, by the checkpoint of a step, or its newest sound one. The data set is not needed.
 
     `weights`: "averaged", the main average (or its name, "ema"); "raw"; the name of one of the config's `averages`, or of one that
-    `sdelab ema` made. `step` is among those that stay, see `Run`; `best_step` is one. Errors: `FileNotFoundError` if there is no
+    `sdelab ema` made. `step` is among those that stay, see `Run`; `best_step` is one. `placement` says where the weights lie: each
+    device reads its part (default: all on the first device). Errors: `FileNotFoundError` if there is no
     run, or no sound checkpoint in it; unknown weights; a step without a checkpoint.
     """
     checkpoints = _checkpoints(workdir)
@@ -69,7 +81,8 @@ def load_run(workdir: Path | str, weights: str = "averaged", *, step: int | None
     config, event_shape = record["config"], tuple(record["data"]["event_shape"])
     sde = build_sde(config)
     score = build_score(config, sde, event_shape)
-    params = _read_weights(directory, score.params, weights, made, config)
+    template = score.params if placement is None else placement.template(score.params)
+    params = _read_weights(directory, template, weights, made, config)
     return TrainedRun(
         record=record,
         step=record["step"],
@@ -78,6 +91,7 @@ def load_run(workdir: Path | str, weights: str = "averaged", *, step: int | None
         event_shape=event_shape,
         conditional=is_conditional(config),
         weights=weights,
+        digest=hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest(),
     )
 
 

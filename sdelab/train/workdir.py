@@ -13,7 +13,7 @@ RECORD = "record.json"
 
 
 class WorkdirInUse(OSError):
-    """Another process trains in the directory."""
+    """Another process writes to the directory."""
 
 
 def check_recorded(workdir: Path, record: dict[str, Any]) -> None:
@@ -41,17 +41,19 @@ def make_writable(directory: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def claim(workdir: Path) -> Iterator[None]:
+def claim(workdir: Path, *, name: str = "workdir", doing: str = "training") -> Iterator[None]:
     """Holds `workdir/.lock` within the context; the system frees it when the process ends, however that happens.
+
+    `name` and `doing` are for the words of the errors.
 
     Errors: `WorkdirInUse`; a directory that cannot be written to.
     """
     import fcntl  # not on Windows, where the rest of the package can be imported
 
-    make_writable(workdir, "workdir")
+    make_writable(workdir, name)
     with (workdir / ".lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise WorkdirInUse(f"another process is training in {workdir}; use another workdir, or wait.") from error
+            raise WorkdirInUse(f"another process is {doing} in {workdir}; use another {name}, or wait.") from error
         yield

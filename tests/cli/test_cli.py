@@ -151,7 +151,21 @@ def test_no_command_is_an_error_with_the_usage(capsys):
         ("sample --workdir {0}/run --solver tsit5 --rtol 1e-9", "1e-09"),
         ("sample --workdir {0}/run --solver predictor_corrector --corrector_steps 0", "corrector_steps = 0 is not"),
         ("sample --workdir {0}/run 5", "'5' is not a flag"),
-        ("sample --workdir {0}/run --steps 3 --output {0}/config.py/x", "{0}/config.py is no directory that can"),
+        ("sample --workdir {0}/run --steps 3 --output {0}/config.py/x.npz", "{0}/config.py is no directory that can"),
+        (
+            "sample --workdir {0}/run --output {0}/new.png",
+            "new.png is not accepted; accepted: a path that ends in .npz",
+        ),
+        (
+            "sample --workdir {0}/run --steps 3 --output {0}",
+            " in it and no shards.json; accepted: a new or empty folder",
+        ),
+        ("sample --workdir {0}/run --batch 0", "batch = 0 is not accepted"),
+        (
+            "sample --workdir {0}/run --placement pmap",
+            "(it averages gradients; data splits a batch alike); accepted: data",
+        ),
+        ("evaluate --workdir {0}/run --placement date", "--placement=date is not accepted; accepted: data, fsdp, jit"),
         ("evaluate --workdir {0}/run --likelihoods 1", "likelihoods=1 is not accepted"),
     ],
 )
@@ -177,14 +191,14 @@ def test_a_bug_keeps_its_traceback(trained, monkeypatch):
 
 def test_samples_are_those_of_the_library(trained, capsys):
     """The command and three lines of a notebook draw the same points."""
-    output = trained / "drawn" / "points"
+    output = trained / "drawn" / "points.npz"
     code, out, _ = sdelab_command(
         capsys, "sample", "--workdir", trained / "run", "--solver", "ancestral", "--steps", 20, "--count", 6,
         "--label", 1, "--seed", 5, "--output", output,
     )  # fmt: skip
     assert code == 0
     assert "6 by ancestral, from step 20" in out
-    arrays = np.load(output.with_name("points.npz"))
+    arrays = np.load(output)
     np.testing.assert_array_equal(arrays["label"], np.ones(6))
     sde, score = sdelab.load(trained / "run")
     process = sdelab.ReverseSDE(sde, score, condition=np.ones(6, np.int32))

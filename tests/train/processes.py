@@ -1,4 +1,4 @@
-"""Starts the runs of `tests.train.placements`, alone or several that find each other; none outlives its time."""
+"""Starts the runs of `tests.train.placements`, or of another module, alone or several that find each other; none outlives its time."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def start(devices, *arguments):
+def start(devices, *arguments, module="tests.train.placements"):
     """One process with so many devices of its own. Its programs are small: compiling them well would take longest."""
     environment = {
         **os.environ,
@@ -27,7 +27,7 @@ def start(devices, *arguments):
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "PYTHONPATH": str(ROOT),
     }
-    command = [sys.executable, "-m", "tests.train.placements", *map(str, arguments)]
+    command = [sys.executable, "-m", module, *map(str, arguments)]
     return subprocess.Popen(
         command,
         cwd=ROOT,
@@ -40,7 +40,7 @@ def start(devices, *arguments):
 
 
 @contextlib.contextmanager
-def gang(count, devices, *arguments):
+def gang(count, devices, *arguments, **module):
     """`count` processes with `devices` each that train one run; whatever is left of them at the end is killed.
 
     `%p` in an argument stands for the number of the process.
@@ -48,7 +48,7 @@ def gang(count, devices, *arguments):
     address = f"localhost:{free_port()}"
     together = [("--", address, count, process) if count > 1 else () for process in range(count)]
     processes = [
-        start(devices, *(str(argument).replace("%p", str(process)) for argument in arguments), *place)
+        start(devices, *(str(argument).replace("%p", str(process)) for argument in arguments), *place, **module)
         for process, place in enumerate(together)
     ]
     try:
@@ -67,8 +67,8 @@ def outcome(processes, limit=300.0):
     return [process.returncode for process in processes], outputs
 
 
-def run(count, devices, *arguments):
+def run(count, devices, *arguments, **module):
     """Runs a gang to its end. Errors: one that fails, with what it wrote."""
-    with gang(count, devices, *arguments) as processes:
+    with gang(count, devices, *arguments, **module) as processes:
         codes, outputs = outcome(processes)
     assert codes == [0] * count, "\n".join(outputs)
