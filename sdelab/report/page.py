@@ -49,7 +49,8 @@ def _section(name: str, content: Markup) -> Markup:
 
 def _words_of(run: RunFiles) -> str:
     config = run.config
-    return ", ".join(str(config.get(section, {}).get("name", "")) for section in ("sde", "model", "data"))
+    names = [config.get(section, {}).get("name") for section in ("sde", "model", "data")]
+    return ", ".join(str(name) for name in names if name)
 
 
 def _summary(run: RunFiles) -> Markup:
@@ -68,8 +69,7 @@ def _summary(run: RunFiles) -> Markup:
         rows.append(("loss", f"{run.metrics[-1]['loss']:.4f}"))
     if run.written is not None:
         rows.append(("last row written", _time(run.written)))
-    bar = element("progress", value=min(run.step, steps), max=steps)
-    return joined(bar, table(rows))
+    return joined(element("progress", value=min(run.step, steps), max=max(steps, 1)), table(rows))
 
 
 def _samples(run: RunFiles) -> Markup:
@@ -128,7 +128,7 @@ def _record(run: RunFiles) -> Markup:
 
 
 SECTIONS: dict[str, Callable[[RunFiles], Markup]] = {
-    "Where it is": _summary,
+    "Progress": _summary,
     "Samples over training": _samples,
     "Loss by time": _loss_by_time,
     "Curves": _curves,

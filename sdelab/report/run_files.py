@@ -1,8 +1,9 @@
-"""What is in the directory of a run, finished or not. Nothing is written, and a file that comes or goes meanwhile is no error."""
+"""What is in the directory of a run, finished or not. Nothing is written, and a checkpoint that goes meanwhile is no error."""
 
 import contextlib
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +85,18 @@ def _record(workdir: Path) -> dict[str, Any]:
 
 
 def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}.") from error
+    return _undamaged(path, lambda path: json.loads(path.read_text()))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    return read_json_lines(path) if path.exists() else []
+    return _undamaged(path, read_json_lines) if path.exists() else []
+
+
+def _undamaged(path: Path, read: Callable[[Path], Any]) -> Any:
+    try:
+        return read(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
 
 
 def _spread(directory: Path, count: int) -> list[Path]:

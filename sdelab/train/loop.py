@@ -15,7 +15,7 @@ from sdelab.train.dispatch import Dispatcher, plan
 from sdelab.train.distributed import barrier, check_shared, is_main
 from sdelab.train.ema_snapshots import MAIN, Snapshots
 from sdelab.train.log import Log
-from sdelab.train.monitor import Monitor
+from sdelab.train.monitor import open_monitor
 from sdelab.train.placement import AbstractPlacement
 from sdelab.train.profile import NoTrace, Trace
 from sdelab.train.record import check_same_run, describe, write_json
@@ -60,9 +60,7 @@ def fit(config: Mapping[str, Any], workdir: Path | str, *, profile: tuple[int, i
         trace = Trace(workdir / "profile", *profile) if profile and is_main() else NoTrace()
         dispatch = _dispatcher(config, experiment, placement, stack.enter_context(trace))
         snapshots = _open_snapshots(stack, workdir, experiment)
-        monitor = None
-        if run.sample_every:
-            monitor = stack.enter_context(Monitor(config, experiment, placement, log, workdir, resume_step=start))
+        monitor = stack.enter_context(open_monitor(config, experiment, placement, log, workdir, start))
         stop = stack.enter_context(SharedStopRequest() if jax.process_count() > 1 else StopRequest())
         carry = placement.enter(carry)
         for number, (first, count) in enumerate(plan(start, run.steps, run.periods, run.steps_per_dispatch)):

@@ -15,7 +15,7 @@ from sdelab.train.log import JsonLines, Log, Pixels, read_json_lines
 from sdelab.train.looks import LossByTime, SampleGrid
 from sdelab.train.objective import build_parts
 from sdelab.train.placement import AbstractPlacement
-from sdelab.train.window import Carry, read_window
+from sdelab.train.window import Carry, NonFiniteMetric, read_window
 
 LOSS_BY_TIME = "loss_by_time.jsonl"
 
@@ -37,7 +37,6 @@ class Monitor(contextlib.AbstractContextManager[Any]):
         placement: AbstractPlacement,
         log: Log,
         workdir: Path,
-        *,
         resume_step: int,
     ):
         score, batch_size, classes = experiment.score, experiment.optim.batch_size, config["model"].get("classes", 0)
@@ -55,6 +54,10 @@ class Monitor(contextlib.AbstractContextManager[Any]):
         params = carry["state"]["ema"]
         with self._log.aside():
             x, losses = self._samples(params), self._losses(params)
+            if not np.all(np.isfinite(losses)):
+                raise NonFiniteMetric(
+                    f"loss by time of the averaged weights not finite at step {step}; training stopped."
+                )
             if self._rows is not None:
                 self._rows.write(step, {"t": self._losses.times.tolist(), "loss": losses.tolist()})
                 self._show(step, x)
@@ -70,6 +73,20 @@ class Monitor(contextlib.AbstractContextManager[Any]):
     def __exit__(self, *error: Any) -> None:
         if self._rows is not None:
             self._rows.__exit__(*error)
+
+
+def open_monitor(
+    config: Mapping[str, Any],
+    experiment: Experiment,
+    placement: AbstractPlacement,
+    log: Log,
+    workdir: Path,
+    resume_step: int,
+) -> contextlib.AbstractContextManager[Monitor | None]:
+    """The monitor of a run that asks for one by `sample_every`, or None."""
+    if not experiment.run.sample_every:
+        return contextlib.nullcontext()
+    return Monitor(config, experiment, placement, log, workdir, resume_step)
 
 
 def picture_of(x: np.ndarray, dataset: Dataset, columns: int) -> Pixels | None:

@@ -154,6 +154,7 @@ def test_no_command_is_an_error_with_the_usage(capsys):
         ("sample --workdir {0}/run 5", "'5' is not a flag"),
         ("sample --workdir {0}/run --steps 3 --output {0}/config.py/x", "{0}/config.py is no directory that can"),
         ("report --workdir {0}/absent", "no run in {0}/absent"),
+        ("report --workdir {0}/run --output {0}", "--output={0} is a directory"),
         ("evaluate --workdir {0}/run --likelihoods 1", "likelihoods=1 is not accepted"),
     ],
 )

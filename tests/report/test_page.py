@@ -120,6 +120,7 @@ def test_what_is_no_run_or_is_damaged_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=rf"no run in {tmp_path}: it has no record\.json and no checkpoints"):
         read_run(tmp_path)
     write_run(tmp_path)
-    (tmp_path / "evaluation.json").write_text("{")
-    with pytest.raises(ValueError, match=r"evaluation\.json is damaged"):
-        read_run(tmp_path)
+    for name in ("metrics.jsonl", "evaluation.json", "record.json"):
+        (tmp_path / name).write_text("{\n{}\n")
+        with pytest.raises(ValueError, match=rf"{name} is damaged"):
+            read_run(tmp_path)
