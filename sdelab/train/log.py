@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,8 @@ class PictureFiles(AbstractWriter):
 class JsonLines(AbstractWriter):
     """One JSON object a line, `{"step": 100, "loss": 0.3, ...}`, flushed line by line.
 
-    Opening the file drops the rows after `resume_step`, which the resumed run writes again, and a torn last line. Pictures are not
-    its matter.
+    Opening the file drops the rows after `resume_step`, which the resumed run writes again, and a torn last line. A row may have
+    lists of numbers too; pictures are not its matter.
     """
 
     def __init__(self, path: Path, *, resume_step: int = 0):
@@ -70,7 +70,7 @@ class JsonLines(AbstractWriter):
         part.replace(path)
         self._file = path.open("a")
 
-    def write(self, step: int, row: dict[str, float]) -> None:
+    def write(self, step: int, row: Mapping[str, float | list[float]]) -> None:
         self._file.write(json.dumps({"step": step, **row}, allow_nan=False) + "\n")
         self._file.flush()
 

@@ -93,14 +93,15 @@ def sgd(path, *cases):
 
 
 def look(path, *names):
-    """Of weights that are not the initial ones, with which the network is zero."""
-    arrays = {}
+    """Of weights that are not the initial ones, with which the network is zero; points, whose network compiles quickly."""
+    model = {"name": "mlp", "width": 128, "depth": 2, "classes": 2}
+    config, arrays = {**CONFIG, "data": {"name": "two_moons"}, "model": model}, {}
     for name in names:
-        experiment = build({**CONFIG, "run": {"steps": 1, "placement": name}})
+        experiment = build({**config, "run": {"steps": 1, "placement": name}})
         placement, dataset = build_placement(experiment.run, 32), experiment.dataset
-        params = placement.maker(lambda shape=dataset.event_shape: jax.tree.map(_shaken, init_params(CONFIG, shape)))()
+        params = placement.maker(lambda shape=dataset.event_shape: jax.tree.map(_shaken, init_params(config, shape)))()
         settings = {"seed": 0, "at_once": 32 // placement.shares}
-        samples = SampleGrid(experiment.score, dataset.event_shape, classes=10, **settings)
+        samples = SampleGrid(experiment.score, dataset.event_shape, classes=2, **settings)
         losses = LossByTime(experiment.score, dataset, weighting=SigmaSquared(), conditional=True, **settings)
         arrays |= {f"{name} samples": samples(params), f"{name} losses": losses(params)}
     if is_main():
