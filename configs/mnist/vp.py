@@ -17,8 +17,14 @@ def get_config() -> Any:
     config.preconditioner.data_std = 0.96  # root mean square of MNIST in [-1, 1]
     config.model.channels, config.model.multipliers = 8, (1, 4, 8)  # full resolution is what a CPU is slow at
     # EDM's objective, at the levels where strokes become digits: a short run has no steps to spare for the others.
-    config.loss = {"weighting": "edm", "data_std": 0.96, "times": "log_normal", "mean": 0.0, "std": 1.4}
-    config.loss.layout = "stratified"
+    config.loss = {
+        "weighting": "edm",
+        "data_std": 0.96,
+        "times": "log_normal",
+        "mean": 0.0,
+        "std": 1.4,
+        "layout": "stratified",
+    }
     config.optim.batch_size, config.optim.learning_rate, config.optim.warmup_steps = 64, 2e-3, 100
     config.run.steps, config.run.checkpoint_every, config.run.sample_every = 2000, 500, 250
     return config

@@ -142,17 +142,16 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch):
         np.testing.assert_array_equal(Image.open(path).convert("RGB"), PIXELS)
 
 
-def test_the_rate_leaves_out_what_is_no_training_and_the_bar_shows_it(monkeypatch):
-    now, text, rows = [0.0], io.StringIO(), []
+def test_the_rate_leaves_out_what_is_no_training_and_the_bar_shows_it(tmp_path, monkeypatch):
+    now, text = [0.0], io.StringIO()
     monkeypatch.setattr("sdelab.train.log.time.perf_counter", lambda: now[0])
-    writer = types.SimpleNamespace(write=lambda step, row: rows.append(row))
-    with tqdm(total=40, file=text, mininterval=0.0) as bar:
-        log = Log([writer], bar, examples_per_step=32)
+    with tqdm(total=40, file=text, mininterval=0.0) as bar, JsonLines(tmp_path / "metrics.jsonl") as lines:
+        log = Log([lines], bar, examples_per_step=32)
         log.advance(10)
         now[0] = 4.0
         with log.aside():
             now[0] = 100.0
         now[0] = 101.0
         log.write(10, {"loss": 0.25})
-    assert rows == [{"loss": 0.25, "images_per_second": 64.0}]
+    assert read_json_lines(tmp_path / "metrics.jsonl") == [{"step": 10, "loss": 0.25, "images_per_second": 64.0}]
     assert "loss 0.2500, 64 images/s" in text.getvalue()
