@@ -12,8 +12,9 @@ class WeightsAndBiases(AbstractWriter):
     """Scalars and pictures as a run of Weights & Biases, files in `workdir/wandb`; needs the extra `sdelab[wandb]`.
 
     A resumed run goes on in the run whose id is in `workdir/wandb_id`. The steps that it writes again W&B leaves as they were:
-    they have the same metrics. The last row is sent with the next one, or at the end: a kill loses it. Project, entity and mode (`WANDB_MODE=offline` where there is no network) are W&B's own
-    variables. Errors: `MissingExtra`; `ConnectionError` where W&B does not start, with what it says.
+    they have the same metrics. The last row is sent with the next one, or at the end: a kill loses it. Project, entity and
+    mode (`WANDB_MODE=offline` where there is no network) are W&B's own variables.
+    Errors: `MissingExtra`; `ConnectionError` where W&B does not start, with what it says.
     """
 
     def __init__(self, workdir: Path, config: Mapping[str, Any]):
