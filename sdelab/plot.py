@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from PIL import Image
 
 Values = Float[Array, "..."] | Float[np.ndarray, "..."]
 
@@ -79,15 +82,48 @@ def filmstrip(
 
 def loss_curve(rows: Sequence[Mapping[str, Any]], *, title: str = "training loss") -> Figure:
     """The loss against the step, from rows `{"step": ..., "loss": ...}` such as `metrics.jsonl` holds."""
-    steps, losses = np.array([row["step"] for row in rows]), np.array([row["loss"] for row in rows])
+    return metric_curve(rows, "loss", title=title)
+
+
+def metric_curve(rows: Sequence[Mapping[str, Any]], name: str, *, title: str = "", running_mean: bool = True) -> Figure:
+    """One metric against the step, from rows `{"step": ..., name: ...}`, and its running mean unless it has no scatter.
+
+    Logarithmic where the values are positive and span more than a factor of ten.
+    """
+    steps, values = np.array([row["step"] for row in rows]), np.array([row[name] for row in rows])
     figure = Figure(figsize=(6.0, 3.5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    smooth = _smooth(losses)
-    axes.plot(steps, losses, color=MUTED, linewidth=0.8, label="mean between rows")
-    axes.plot(steps, smooth, color=ACCENT, linewidth=1.6, label="running mean")
-    if len(losses) and np.all(losses > 0):
+    if running_mean:
+        axes.plot(steps, values, color=MUTED, linewidth=0.8, label="mean between rows")
+        axes.plot(steps, _smooth(values), color=ACCENT, linewidth=1.6, label="running mean")
+        axes.legend(frameon=False, fontsize=8)
+    else:
+        axes.plot(steps, values, color=ACCENT, linewidth=1.6)
+    if len(values) and np.all(values > 0) and np.max(values) > 10.0 * np.min(values):
         axes.set_yscale("log")
-    _label(axes, "step", "loss", title)
+    _label(axes, "step", name, title)
+    return figure
+
+
+def loss_by_time(rows: Sequence[Mapping[str, Any]], *, curves: int = 6, title: str = "loss by time") -> Figure:
+    """The loss against t, one curve for a row `{"step": ..., "t": [...], "loss": [...]}` such as `loss_by_time.jsonl` holds.
+
+    At most `curves` >= 2 of the rows are drawn, the first and the last among them, the later the darker. Errors: no rows.
+    """
+    if not rows:
+        raise ValueError("rows is empty; accepted: one row or more.")
+    shown = np.unique(np.linspace(0, len(rows) - 1, curves).round().astype(int))
+    figure = Figure(figsize=(6.0, 3.5), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    colours = LinearSegmentedColormap.from_list("age", [MUTED, ACCENT, INK])
+    for place, index in zip(np.linspace(0.0, 1.0, len(shown)), shown, strict=True):
+        row = rows[index]
+        colour = colours(1.0 if len(shown) == 1 else place)
+        axes.plot(row["t"], row["loss"], color=colour, linewidth=1.4, marker=".", label=f"step {row['step']}")
+    axes.set_xscale("log")
+    if all(loss > 0 for index in shown for loss in rows[index]["loss"]):
+        axes.set_yscale("log")
+    _label(axes, "t", "loss", title)
     axes.legend(frameon=False, fontsize=8)
     return figure
 
@@ -105,6 +141,21 @@ def scatter(
     _label(axes, "$x_1$", "$x_2$", title)
     axes.legend(frameon=False, fontsize=8, markerscale=3)
     return figure
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """The picture as an array `(height, width, 3)` of uint8, such as `tile` gives."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save_pixels(pixels: np.ndarray, path: Path | str) -> Path:
+    """Writes an array `(height, width, 3)` of uint8 as PNG, whatever the path's suffix; makes the folder if it is not there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, format="PNG")
+    return path
 
 
 def save(figure: Figure, path: Path | str) -> Path:

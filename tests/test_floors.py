@@ -45,6 +45,7 @@ FLOORS = {
     "plot": 5,
     "train": 6,
     "evaluate": 6,
+    "report": 6,
     "interop": 6,
     "cli": 7,
     "loading": 7,
@@ -54,7 +55,18 @@ ISLAND_CEILING = 2
 
 ARRAYS = {"jax", "equinox", "jaxtyping", "numpy"}
 SOLVING = ARRAYS | {"diffrax", "lineax", "optimistix"}
-TRAINING = SOLVING | {"flax", "optax", "orbax", "etils", "grain", "safetensors", "sklearn", "tqdm", "tensorboardX"}
+TRAINING = SOLVING | {
+    "flax",
+    "optax",
+    "orbax",
+    "etils",
+    "grain",
+    "safetensors",
+    "sklearn",
+    "tqdm",
+    "tensorboardX",
+    "wandb",
+}
 COMMANDS = TRAINING | {"absl", "ml_collections"}
 BY_FLOOR = {0: ARRAYS, 1: ARRAYS, 2: ARRAYS, 3: SOLVING, 4: SOLVING, 6: TRAINING, 7: COMMANDS}
 BY_ISLAND = {

@@ -69,3 +69,20 @@ def test_scatter_draws_both_sets_in_one_plane():
     np.testing.assert_allclose(above.get_offsets(), samples)
     with pytest.raises(ValueError, match=r"\(30, 3\)"):
         plot.scatter(np.zeros((30, 3)))
+
+
+def test_the_loss_by_time_has_a_curve_for_the_first_and_the_last_row():
+    rows = [{"step": 10 * i, "t": [1.0, 0.1], "loss": [0.1 / i, 0.9]} for i in range(1, 20)]
+    axes = plot.loss_by_time(rows, curves=3).axes[0]
+    assert [line.get_label() for line in axes.lines] == ["step 10", "step 100", "step 190"]
+    np.testing.assert_allclose(axes.lines[-1].get_xydata(), [[1.0, 0.1 / 19], [0.1, 0.9]])
+    with pytest.raises(ValueError, match="rows is empty"):
+        plot.loss_by_time([])
+
+
+def test_a_figure_becomes_pixels_and_pixels_a_file(tmp_path):
+    canvas = plot.pixels(plot.image_grid(np.full((1, 4, 4, 1), -1.0)))
+    assert canvas.dtype == np.uint8
+    np.testing.assert_array_equal(canvas[canvas.shape[0] // 2, canvas.shape[1] // 2], 0)
+    path = plot.save_pixels(canvas, tmp_path / "new" / "picture.part")
+    np.testing.assert_array_equal(mpl_image.imread(path, format="png"), canvas / np.float32(255))

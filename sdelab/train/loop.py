@@ -15,7 +15,8 @@ from sdelab.train.checkpoint import Checkpoints
 from sdelab.train.dispatch import Dispatcher, plan
 from sdelab.train.distributed import barrier, check_shared, is_main
 from sdelab.train.ema_snapshots import MAIN, Snapshots
-from sdelab.train.log import Log, check_writers, open_writers
+from sdelab.train.log import Log
+from sdelab.train.monitor import open_monitor
 from sdelab.train.placement import AbstractPlacement
 from sdelab.train.profile import NoTrace, Trace
 from sdelab.train.record import check_same_run, describe, write_json
@@ -27,6 +28,7 @@ from sdelab.train.step import METRICS
 from sdelab.train.watchdog import NoWatchdog, Watchdog
 from sdelab.train.window import Carry, empty_window, read_window
 from sdelab.train.workdir import RECORD, check_recorded, claim
+from sdelab.train.writers import check_writers, open_writers
 
 SLOW = 1200.0
 """Seconds that a process of several may take to restore, compile or save, before it is taken for hung."""
@@ -35,9 +37,9 @@ SLOW = 1200.0
 def fit(config: Mapping[str, Any], workdir: Path | str, *, profile: tuple[int, int] | None = None) -> TrainState:
     """Trains what `config` describes, or goes on where `workdir` was left, and returns the final state.
 
-    `workdir` receives `config.json`, `record.json`, `checkpoints/`, `metrics.jsonl` and, if asked for, `tensorboard/`. A
-    resumed run equals an uninterrupted one bit for bit: batch and randomness are functions of the step. A run that has
-    its steps, or more, is left as it is.
+    `workdir` receives `config.json`, `record.json`, `checkpoints/`, `metrics.jsonl` and what section `run` asks for: `pictures/`
+    and `loss_by_time.jsonl`, `tensorboard/`, `wandb/`. A resumed run equals an uninterrupted one bit for bit: batch and
+    randomness are functions of the step. A run that has its steps, or more, is left as it is.
 
     `profile`, a first and a last step, writes a trace of them to `profile/`.
     In a run of several processes (`sdelab.train.distributed.initialize`) each calls this with the same arguments.
@@ -47,7 +49,7 @@ def fit(config: Mapping[str, Any], workdir: Path | str, *, profile: tuple[int, i
     """
     experiment, workdir = build(config), Path(workdir)
     run, record = experiment.run, describe(config, experiment.dataset)
-    check_writers(run.tensorboard)  # before there are any files
+    check_writers(run)  # before there are any files
     placement = build_placement(run, experiment.optim.batch_size)
     with contextlib.ExitStack() as stack:
         dog = stack.enter_context(_hold(workdir, record, run.patience))
@@ -58,6 +60,7 @@ def fit(config: Mapping[str, Any], workdir: Path | str, *, profile: tuple[int, i
         log = stack.enter_context(_open_log(workdir, experiment, record, start))
         dispatch = _dispatcher(config, experiment, placement, stack.enter_context(_trace(workdir, profile)))
         snapshots = _open_snapshots(stack, workdir, experiment)
+        monitor = stack.enter_context(open_monitor(config, experiment, placement, log, workdir, start))
         stop = stack.enter_context(SharedStopRequest() if jax.process_count() > 1 else StopRequest())
         calls = functools.partial(plan, start, run.steps, run.periods, run.steps_per_dispatch)  # twice: here, and ahead
         ahead = stack.enter_context(dispatch.prefetch(calls(), depth=run.prefetch, threads=run.prefetch_threads))
@@ -76,6 +79,9 @@ def fit(config: Mapping[str, Any], workdir: Path | str, *, profile: tuple[int, i
             if snapshots and step % run.snapshot_every == 0:
                 dog.feed(f"keeping the averages of step {step}", SLOW)
                 snapshots.save(step, placement.leave(carry["state"]), record)
+            if monitor and step % run.sample_every == 0:
+                dog.feed(f"drawing samples of step {step}", SLOW)
+                monitor.write(step, placement.leave(carry))
             if step % run.checkpoint_every == 0 or step == run.steps or stopping:
                 dog.feed(f"saving step {step}", SLOW)
                 _save(checkpoints, snapshots, placement.leave(carry), {**record, "step": step, "metrics": row})
@@ -108,7 +114,7 @@ def _open_log(workdir: Path, experiment: Experiment, record: dict[str, Any], sta
         if main:
             write_json(workdir / RECORD, {**record, "starts": [*read_starts(workdir), describe_start(start)]})
             write_json(workdir / "config.json", record["config"])
-            writers = [stack.enter_context(writer) for writer in open_writers(workdir, start, run.tensorboard)]
+            writers = [stack.enter_context(writer) for writer in open_writers(workdir, start, run, record["config"])]
         hidden = None if main else True  # None: where there is no terminal
         bar = tqdm(total=run.steps, initial=start, unit="step", disable=hidden, dynamic_ncols=True)
         yield Log(writers, stack.enter_context(bar), examples_per_step=experiment.optim.batch_size)

@@ -27,8 +27,9 @@ class Run:
     Fields: `keep`, the newest checkpoints that stay, and `keep_best`, those beside them with the lowest `best_metric` (0:
     none), see `Best`; `placement`, a name of `PLACEMENTS`; `pieces` of a batch that are computed in turn, for less memory;
     `steps_per_dispatch`, in one call of the device; `patience`, seconds without a step after which a process of several
-    ends the run; `snapshot_every`, steps from one snapshot of the power averages to the next (0: none); `prefetch`, calls of
-    the device whose batches are made ahead, each by one of `prefetch_threads`.
+    ends the run; `snapshot_every`, steps from one snapshot of the power averages to the next (0: none); `sample_every`, steps
+    from one picture of samples, and of the loss by time, to the next (0: none); `tensorboard` and `wandb`, further logs;
+    `prefetch`, calls of the device whose batches are made ahead, each by one of `prefetch_threads`.
     """
 
     steps: int
@@ -45,6 +46,8 @@ class Run:
     snapshot_every: int = 0
     prefetch: int = 2
     prefetch_threads: int = 1
+    sample_every: int = 0
+    wandb: bool = False
 
     def __post_init__(self):
         check_count(steps=self.steps, log_every=self.log_every, checkpoint_every=self.checkpoint_every, keep=self.keep)
@@ -57,19 +60,22 @@ class Run:
                 "so many batches are in the making."
             )
         self._check_best()
-        if self.snapshot_every != 0:
-            check_count(snapshot_every=self.snapshot_every)
+        for name in ("snapshot_every", "sample_every"):
+            if getattr(self, name) != 0:
+                check_count(**{name: getattr(self, name)})
         if self.placement not in PLACEMENTS:
             raise unknown_name("placement", str(self.placement), PLACEMENTS)
         if self.keep < 2:
             raise ValueError(f"keep = {self.keep} is not accepted; keep must be an integer >= 2.")
-        if not isinstance(self.tensorboard, bool):
-            raise TypeError(f"tensorboard = {self.tensorboard!r} is not accepted; accepted: True or False.")
+        for name in ("tensorboard", "wandb"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} = {getattr(self, name)!r} is not accepted; accepted: True or False.")
 
     @property
     def periods(self) -> tuple[int, ...]:
         """Numbers of steps after which the host has something to do."""
-        return tuple(period for period in (self.log_every, self.checkpoint_every, self.snapshot_every) if period)
+        periods = (self.log_every, self.checkpoint_every, self.snapshot_every, self.sample_every)
+        return tuple(period for period in periods if period)
 
     @property
     def best(self) -> Best | None:

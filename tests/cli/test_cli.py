@@ -84,6 +84,7 @@ def test_what_the_file_leaves_out_has_its_default_and_a_new_name_starts_its_sect
         ("train", "--help"),
         ("sample", "--help"),
         ("evaluate", "--help"),
+        ("report", "--help"),
         ("import", "--help"),
         ("export", "--help"),
     ],
@@ -166,6 +167,8 @@ def test_no_command_is_an_error_with_the_usage(capsys):
             "(it averages gradients; data splits a batch alike); accepted: data",
         ),
         ("evaluate --workdir {0}/run --placement date", "--placement=date is not accepted; accepted: data, fsdp, jit"),
+        ("report --workdir {0}/absent", "no run in {0}/absent"),
+        ("report --workdir {0}/run --output {0}", "--output={0} is a directory"),
         ("evaluate --workdir {0}/run --likelihoods 1", "likelihoods=1 is not accepted"),
     ],
 )
@@ -206,6 +209,12 @@ def test_samples_are_those_of_the_library(trained, capsys):
     np.testing.assert_array_equal(arrays["x"], x)
     np.testing.assert_array_equal(arrays["values"], x)  # points have no other scale
     assert output.with_name("points.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_of_a_run_is_written_where_it_is_asked_for(trained, capsys, tmp_path):
+    code, out, _ = sdelab_command(capsys, "report", "--workdir", trained / "run", "--output", tmp_path / "page.html")
+    assert (code, out) == (0, f"written to {tmp_path / 'page.html'}\n")
+    assert "20 of 20, finished" in (tmp_path / "page.html").read_text()
 
 
 def test_samples_need_no_data_and_a_suffix_is_not_doubled(trained, capsys, monkeypatch, tmp_path):

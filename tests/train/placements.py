@@ -4,6 +4,7 @@
 of plain SGD in every case, `placement[:pieces[:steps a dispatch]]`; Adam and clipping would hide a gradient that is 8 x too large.
 `python -m tests.train.placements train CONFIG WORKDIR [FAULT STEP] [-- ...]` is `sdelab train` without its flags; with a fault,
 of `FAULTS`, in every process but the first when it makes the batch of that step, in the background.
+`python -m tests.train.placements look OUT.npz PLACEMENT... [-- ...]` saves the samples and the losses by time of given weights.
 """
 
 import dataclasses
@@ -19,9 +20,11 @@ import optax
 
 from sdelab.cli.train import train
 from sdelab.data import Batches
+from sdelab.losses import SigmaSquared
 from sdelab.train import build, init_params, init_state, loop
 from sdelab.train.dispatch import Dispatcher, plan
 from sdelab.train.distributed import ending_together, initialize, is_main
+from sdelab.train.looks import LossByTime, SampleGrid
 from sdelab.train.run import build_placement
 from sdelab.train.step import METRICS
 from sdelab.train.window import empty_window
@@ -90,6 +93,27 @@ def sgd(path, *cases):
     return 0
 
 
+def look(path, *names):
+    """Of weights that are not the initial ones, with which the network is zero; points, whose network compiles quickly."""
+    model = {"name": "mlp", "width": 128, "depth": 2, "classes": 2}
+    config, arrays = {**CONFIG, "data": {"name": "two_moons"}, "model": model}, {}
+    for name in names:
+        experiment = build({**config, "run": {"steps": 1, "placement": name}})
+        placement, dataset = build_placement(experiment.run, 32), experiment.dataset
+        params = placement.maker(lambda shape=dataset.event_shape: jax.tree.map(_shaken, init_params(config, shape)))()
+        settings = {"seed": 0, "at_once": 32 // placement.shares}
+        samples = SampleGrid(experiment.score, dataset.event_shape, classes=2, **settings)
+        losses = LossByTime(experiment.score, dataset, weighting=SigmaSquared(), conditional=True, **settings)
+        arrays |= {f"{name} samples": samples(params), f"{name} losses": losses(params)}
+    if is_main():
+        np.savez(path, **arrays)
+    return 0
+
+
+def _shaken(x):
+    return x + 0.05 * jax.random.normal(jax.random.key(x.size), x.shape)
+
+
 def fail():
     raise ArithmeticError("told to fail")
 
@@ -118,8 +142,8 @@ def main(command, *arguments):
         initialize(coordinator=coordinator, processes=int(processes), process=int(process))
         arguments = arguments[:at]
     with ending_together():
-        if command == "sgd":
-            return sgd(*arguments)
+        if command in ("sgd", "look"):
+            return {"sgd": sgd, "look": look}[command](*arguments)
         config, workdir, *fault = arguments
         if fault:
             FaultyBatches.fault, FaultyBatches.step = fault[0], int(fault[1])

@@ -1,7 +1,10 @@
 """A resumed run equals an uninterrupted one bit for bit; a run that cannot go on stops with words, and keeps what it had."""
 
+import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -117,6 +120,25 @@ def test_what_a_finished_run_leaves(whole):
     saved = read_state(step, {"state": {"ema": jax.eval_shape(lambda: state["ema"])}})["state"]["ema"]
     assert_equal_states(saved, state["ema"])
     assert_equal_states(fit(config(), workdir), state)  # nothing is left to do
+
+
+@pytest.mark.slow
+def test_pictures_change_nothing_and_a_run_in_pieces_draws_the_same(whole, tmp_path, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        assert_equal_states(fit(config(run={"sample_every": 10}), tmp_path / "whole"), whole[1])
+    assert rows(tmp_path / "whole") == rows(whole[0])
+    assert re.search(r"30/30 \[\d\d:\d\d<\d\d:\d\d, .*loss \d\.\d{4}, \d+ images/s", terminal.getvalue())
+    fit(config(run={"sample_every": 10, "steps": 12}), tmp_path / "pieces")
+    shutil.copyfile(tmp_path / "whole/pictures/samples/00000010.png", tmp_path / "pieces/pictures/samples/00000025.png")
+    fit(config(run={"sample_every": 10}), tmp_path / "pieces")
+    drawn = [{p.relative_to(d): p.read_bytes() for p in d.rglob("*.png")} for d in tmp_path.iterdir()]
+    assert {path.stem for path in drawn[0]} == {"00000010", "00000020", "00000030"}
+    assert drawn[0] == drawn[1]
+    losses = [read_json_lines(tmp_path / name / "loss_by_time.jsonl") for name in ("whole", "pieces")]
+    assert losses[0] == losses[1]
 
 
 def test_the_loss_falls(whole):
