@@ -88,10 +88,8 @@ def _slice(topology: str) -> Target:
     try:
         return Target(tpu_devices(topology), f"{topology}, {count} chips", chip, chip.memory)
     except MissingExtra as error:
-        print(
-            f"sdelab: warning: {error} Until then: the program of the CPU's compiler, which lays out", file=sys.stderr
-        )
-        print("sdelab: warning: memory and combines collectives in its own way.", file=sys.stderr)
+        instead = "Until then this is the program of the CPU's compiler, whose memory and collectives are its own."
+        print(f"sdelab: warning: {error} {instead}", file=sys.stderr)
     return Target(cpu_devices(count), f"{count} devices of the CPU in place of {topology}", chip, chip.memory)
 
 

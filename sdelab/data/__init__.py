@@ -5,8 +5,6 @@ from sdelab.data.batches import Batches as Batches
 from sdelab.data.cifar10 import load_cifar10 as load_cifar10
 from sdelab.data.cifar10_jpeg import load_cifar10_jpeg as load_cifar10_jpeg
 from sdelab.data.dataset import Dataset as Dataset
-from sdelab.data.declaration import Declaration as Declaration
-from sdelab.data.declaration import declaration_of as declaration_of
 from sdelab.data.digits import load_digits as load_digits
 from sdelab.data.hugging_face import load_hugging_face as load_hugging_face
 from sdelab.data.idx import read_idx as read_idx

@@ -44,11 +44,6 @@ class Dataset:
         return self.train.shape[1:]
 
     @property
-    def count(self) -> int:
-        """Number of training samples."""
-        return len(self.train)
-
-    @property
     def levels(self) -> int | None:
         """Number of grey levels; None for points of a continuum."""
         return self.scaling.levels

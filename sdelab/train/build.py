@@ -8,7 +8,7 @@ names several objects, see `sdelab.train.objective`. Section `averages`, which m
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,7 @@ from flax import nnx
 
 from sdelab._checks import check_count, check_nonnegative, check_positive, unknown_name
 from sdelab._typing import PRNGKey
-from sdelab.data import Dataset, Declaration
-from sdelab.data.declaration import DECLARATIONS
+from sdelab.data import Dataset
 from sdelab.data.registry import LOADERS
 from sdelab.nn import (
     ADM,
@@ -61,7 +60,7 @@ from sdelab.train.objective import build_loss, with_loss_parameters
 from sdelab.train.optimizer import adam, linear_warmup
 from sdelab.train.run import Run
 from sdelab.train.state import TrainState, init_state
-from sdelab.train.step import Batch, LossFn, TrainStep, identity, make_train_step
+from sdelab.train.step import LossFn, TrainStep, identity, make_train_step
 
 SDES = {
     "EDM": EDM,
@@ -132,18 +131,12 @@ class Optim:
                 raise ValueError(f"{name} = {value} is not accepted; {name} must be a number in [0, 1).")
 
 
-Data = TypeVar("Data", Dataset, Declaration)
-
-
 @dataclasses.dataclass(frozen=True)
-class Experiment(Generic[Data]):
-    """Everything that a configuration names, built. `score` has shapes in place of parameters.
-
-    `dataset` may be a declaration: all but the samples, and enough to compile a step.
-    """
+class Experiment:
+    """Everything that a configuration names, built. `score` has shapes in place of parameters."""
 
     sde: AbstractAffineSDE
-    dataset: Data
+    dataset: Dataset
     score: NetworkScore
     loss_fn: LossFn
     optimizer: optax.GradientTransformation
@@ -170,31 +163,22 @@ class Experiment(Generic[Data]):
         )
 
 
-def build(config: Mapping[str, Any]) -> Experiment[Dataset]:
+def build(config: Mapping[str, Any]) -> Experiment:
     """The experiment of a configuration; `init_params` draws the network's parameters.
 
     Errors: an unknown section, name or key, a value outside its domain, a batch larger than the data set, a missing
     data file, a network that does not fit the data; each before anything is computed.
     """
-    return _build(config, build_dataset)
-
-
-def build_declared(config: Mapping[str, Any]) -> Experiment[Declaration]:
-    """As `build`, where the data are not: from what is known of them before they are read. Errors: those of `build`."""
-    return _build(config, declare_dataset)
-
-
-def _build(config: Mapping[str, Any], find_data: Callable[[Mapping[str, Any]], Data]) -> Experiment[Data]:
     check_sections(config)
     run, optim = construct("run", Run, config["run"]), construct("optim", Optim, config["optim"])
     sde = build_sde(config)
     ema, averages = build_averages(config, optim.batch_size)
     _check_snapshots(run, {MAIN: ema, **averages})
-    dataset = find_data(config)
-    if dataset.count is not None and optim.batch_size > dataset.count:
+    dataset = build_dataset(config)
+    if optim.batch_size > len(dataset.train):
         raise ValueError(
-            f"config.optim: batch_size = {optim.batch_size} is not accepted; {dataset.name} has {dataset.count} training "
-            "examples."
+            f"config.optim: batch_size = {optim.batch_size} is not accepted; {dataset.name} has {len(dataset.train)} "
+            "training examples."
         )
     score = build_score(config, sde, dataset.event_shape)
     augmentation = named("augment", AUGMENTATIONS, config.get("augment", {"name": "none"}))
@@ -225,31 +209,16 @@ def build_sde(config: Mapping[str, Any]) -> AbstractAffineSDE:
 
 def build_dataset(config: Mapping[str, Any]) -> Dataset:
     """The data set of section `data`. Errors: none in the section; a model of more or fewer classes than the set has."""
-    dataset: Dataset = named("data", LOADERS, _data_section(config))
-    _check_classes(config, dataset)
-    return dataset
-
-
-def declare_dataset(config: Mapping[str, Any]) -> Declaration:
-    """What is known of the data set of section `data` before it is read. Errors: those of `build_dataset`."""
-    declaration: Declaration = named("data", DECLARATIONS, _data_section(config))
-    _check_classes(config, declaration)
-    return declaration
-
-
-def _data_section(config: Mapping[str, Any]) -> Section:
     if not config["data"]:
         raise ValueError("config.data lacks a name: this run has no data set (`sdelab import --data` gives it one).")
-    return config["data"]
-
-
-def _check_classes(config: Mapping[str, Any], dataset: Dataset | Declaration) -> None:
+    dataset = named("data", LOADERS, config["data"])
     classes = config["model"].get("classes", 0)
-    if dataset.classes is not None and classes not in (0, dataset.classes):
+    if classes not in (0, dataset.classes):
         raise ValueError(
             f"config.model: classes = {classes} is not accepted; {dataset.name} has {dataset.classes} classes, and 0 "
             "is a network without labels."
         )
+    return dataset
 
 
 def build_score(config: Mapping[str, Any], sde: AbstractAffineSDE, event_shape: tuple[int, ...]) -> NetworkScore:
@@ -325,18 +294,14 @@ def _check_snapshots(run: Run, averages: Mapping[str, AbstractDecay]) -> None:
 
 def _check_step(experiment: Experiment) -> None:
     """Traces one training step on shapes: what does not fit together fails here, and not when files have been made."""
-    batch = batch_shapes(experiment.optim.batch_size, experiment.dataset.event_shape)
-    state = jax.eval_shape(experiment.init_state, experiment.score.params)
-    jax.eval_shape(experiment.train_step(), state, batch, jax.random.key(0))
-
-
-def batch_shapes(size: int, event_shape: tuple[int, ...]) -> Batch:
-    """Shapes and dtypes of a batch, as `sdelab.data.Batches` makes them."""
-    return {
-        "x": jax.ShapeDtypeStruct((size, *event_shape), jnp.float32),
+    size = experiment.optim.batch_size
+    batch = {
+        "x": jax.ShapeDtypeStruct((size, *experiment.dataset.event_shape), jnp.float32),
         "label": jax.ShapeDtypeStruct((size,), jnp.int32),
         "index": jax.ShapeDtypeStruct((size,), jnp.int32),
     }
+    state = jax.eval_shape(experiment.init_state, experiment.score.params)
+    jax.eval_shape(experiment.train_step(), state, batch, jax.random.key(0))
 
 
 def check_sections(config: Mapping[str, Any]) -> None:
