@@ -52,7 +52,7 @@ def find_moments(config: Mapping[str, Any], samples: int) -> Moments:
         return moments
     moments = measured(dataset, samples)
     print(
-        f"{moments.samples} of {dataset.count} training samples of {dataset.name} measured, {moments.dims} values each."
+        f"{moments.samples} of {len(dataset.train)} training samples of {dataset.name} measured, {moments.dims} values each."
     )
     return moments
 

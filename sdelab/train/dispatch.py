@@ -39,7 +39,7 @@ class Dispatcher:
         self._trace = NoTrace() if trace is None else trace
         self._rows = placement.rows(batches.batch_size)
         self._single = placement.compile(single_step(make_train_step))
-        self._several = placement.compile(several_steps(make_train_step))
+        self._several = placement.compile(lambda mean: with_token(scanned(with_window(make_train_step(mean)))))
         self._new_window = placement.maker(lambda: empty_window(METRICS))
         self._under_way: collections.deque[Any] = collections.deque()
         self._compiled: set[bool] = set()
@@ -88,11 +88,6 @@ def plan(start: int, steps: int, events: Sequence[int], together: int) -> Iterat
 def single_step(make_train_step: Callable[[Mean], TrainStep]) -> Callable[[Mean], Step]:
     """What a placement compiles for calls of one step: takes a batch."""
     return lambda mean: with_token(with_window(make_train_step(mean)))
-
-
-def several_steps(make_train_step: Callable[[Mean], TrainStep]) -> Callable[[Mean], Step]:
-    """What a placement compiles for calls of several steps: takes batches, stacked along a leading axis."""
-    return lambda mean: with_token(scanned(with_window(make_train_step(mean))))
 
 
 def scanned(step: Callable[[Carry, Batch, PRNGKey], Carry]) -> Callable[[Carry, Batch, PRNGKey], Carry]:

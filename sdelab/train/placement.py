@@ -63,10 +63,10 @@ class AbstractPlacement(abc.ABC):
         """Shapes of what `send` makes of a whole batch of the given shapes, with their shardings."""
 
     @abc.abstractmethod
-    def compile(self, make_step: Callable[[Mean], Step]) -> Any:
-        """The step, to be compiled at the first call, or ahead of it by `lower` on what `entered` and `sent` return.
+    def compile(self, make_step: Callable[[Mean], Step]) -> Step:
+        """The step, compiled; it takes over the buffers of the carry, which is then gone.
 
-        It takes over the buffers of the carry, which is then gone.
+        It is so at its first call, or before by its `lower` with what `entered` and `sent` return: see `jax.stages`.
         """
 
     def maker(self, make: Callable[[], Any]) -> Callable[[], Any]:

@@ -45,7 +45,7 @@ class AbstractMeshPlacement(AbstractPlacement):
         return tree
 
     def send(self, rows: Any, axis: int = 0) -> Any:
-        sharding = self._batch_sharding(axis)
+        sharding = NamedSharding(self.mesh, PartitionSpec(*[None] * axis, AXIS))
         if jax.process_count() == 1:
             return jax.device_put(rows, sharding)
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), rows)
@@ -54,9 +54,10 @@ class AbstractMeshPlacement(AbstractPlacement):
         return self.template(tree)
 
     def sent(self, batch: Any, axis: int = 0) -> Any:
-        return with_shardings(batch, jax.tree.map(lambda x: self._batch_sharding(axis), batch))
+        sharding = NamedSharding(self.mesh, PartitionSpec(*[None] * axis, AXIS))
+        return with_shardings(batch, jax.tree.map(lambda x: sharding, batch))
 
-    def compile(self, make_step: Callable[[Mean], Step]) -> Any:
+    def compile(self, make_step: Callable[[Mean], Step]) -> Step:
         step = make_step(lambda tree: tree)  # arrays are global here: a mean is a mean
 
         def placed(carry: Any, batch: Any, root_key: Any) -> tuple[Any, Any]:
@@ -65,9 +66,6 @@ class AbstractMeshPlacement(AbstractPlacement):
             return jax.lax.with_sharding_constraint(carry, self.shardings(carry)), token
 
         return jax.jit(placed, donate_argnums=0)
-
-    def _batch_sharding(self, axis: int) -> NamedSharding:
-        return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, AXIS))
 
 
 class DataParallel(AbstractMeshPlacement):

@@ -43,5 +43,5 @@ class OneDevice(AbstractPlacement):
     def sent(self, batch: Any, axis: int = 0) -> Any:
         return self.template(batch)
 
-    def compile(self, make_step: Callable[[Mean], Step]) -> Any:
+    def compile(self, make_step: Callable[[Mean], Step]) -> Step:
         return jax.jit(make_step(lambda tree: tree), donate_argnums=0)

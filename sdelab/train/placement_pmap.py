@@ -62,7 +62,7 @@ class ParallelMap(AbstractPlacement):
 
         return self._everywhere(jax.eval_shape(split, batch))
 
-    def compile(self, make_step: Callable[[Mean], Step]) -> Any:
+    def compile(self, make_step: Callable[[Mean], Step]) -> Step:
         step = make_step(lambda tree: jax.lax.pmean(tree, AXIS))
         return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=self._chosen)
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.errors import JaxRuntimeError
 
-from sdelab.train.build import Experiment, batch_shapes, build_declared
+from sdelab.train.build import Experiment, batch_shapes, build, declare_dataset
 from sdelab.train.collectives import Collective, read_collectives
 from sdelab.train.dispatch import single_step
 from sdelab.train.flops import product_flops
@@ -112,15 +112,16 @@ def lower_step(config: Mapping[str, Any], devices: Sequence[Any]) -> Step:
 
     Errors: those of `build`, and a batch that the devices do not divide.
     """
-    experiment = build_declared(config)
+    experiment = build(config, declare_dataset(config))
     placement = build_placement(experiment.run, experiment.optim.batch_size, devices)
     batch = batch_shapes(experiment.optim.batch_size, experiment.dataset.event_shape)
     state = jax.eval_shape(experiment.init_state, experiment.score.params)
     carry = placement.entered({"state": state, "window": jax.eval_shape(lambda: empty_window(METRICS))})
     key = placement.entered(jax.eval_shape(lambda: jax.random.key(0)))
+    compiled: Any = placement.compile(single_step(experiment.train_step))
     return Step(
         placement=placement,
-        lowered=placement.compile(single_step(experiment.train_step)).lower(carry, placement.sent(batch), key),
+        lowered=compiled.lower(carry, placement.sent(batch), key),
         shapes=state,
         pieces=experiment.run.pieces,
         flops=_model_flops(experiment, batch, state),
@@ -153,7 +154,7 @@ def compile_step(step: Step) -> Program:
     )
 
 
-def _model_flops(experiment: Experiment[Any], batch: Any, state: TrainState) -> int:
+def _model_flops(experiment: Experiment, batch: Any, state: TrainState) -> int:
     size = experiment.optim.batch_size
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), size))
     step_key = jax.eval_shape(lambda: jax.random.key(0))

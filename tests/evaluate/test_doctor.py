@@ -9,7 +9,7 @@ import pytest
 
 from sdelab import VE, VP, SubVP, VPCosine
 from sdelab.cli.main import run
-from sdelab.data import Dataset, Declaration, GreyLevels, Unscaled
+from sdelab.data import Dataset, GreyLevels, Unscaled
 from sdelab.evaluate.doctor import BAD, OK, WARN, Examination, bounded, examine, measured, prior_mismatch
 from sdelab.evaluate.doctor.schedule import is_variance_preserving, kernel_at, levels_at, rates_at, time_at
 
@@ -70,12 +70,12 @@ def test_measures_are_those_of_all_pairs_and_places():
 def test_bounds_without_the_images_hold_for_the_worst_of_them():
     scaling = GreyLevels(256, -1.0, 1.0)
     worst = np.stack([np.zeros((4, 4, 1), np.uint8), np.full((4, 4, 1), 255, np.uint8)])
-    most, found = bounded(Declaration("x", (4, 4, 1), scaling)), measured(dataset(worst, scaling))
+    most, found = bounded(dataset(worst, scaling)), measured(dataset(worst, scaling))
     assert found.diameter < most.diameter < 1.01 * found.diameter
     assert found.mean_square < most.mean_square < 1.01 * found.mean_square
     assert most.grain == found.grain
     with pytest.raises(ValueError, match="no scale before it is read"):
-        bounded(Declaration("points", (2,), Unscaled()))
+        bounded(points(1.0, 2.0))
 
 
 @pytest.mark.parametrize("sde", [VP(), SubVP(), VE(), VPCosine()], ids=lambda sde: type(sde).__name__)

@@ -11,7 +11,6 @@ import jax
 import pytest
 
 from sdelab.cli.preflight import Target, preflight
-from sdelab.train.build import build_declared
 from sdelab.train.preflight import lower_step
 from sdelab.train.topology import read_topology
 
@@ -110,7 +109,7 @@ def test_a_step_is_compiled_with_nothing_of_the_model_s_size_in_memory(no_data):
 
 def test_a_larger_batch_than_the_data_set_is_refused_without_it(no_data):
     with pytest.raises(ValueError, match=r"batch_size = 60000 is not accepted; cifar10 has 50000 training examples"):
-        build_declared({**CONFIG, "optim": {"batch_size": 60_000}})
+        lower_step({**CONFIG, "optim": {"batch_size": 60_000}}, jax.devices()[:1])
 
 
 def test_slices_are_read_and_refused():

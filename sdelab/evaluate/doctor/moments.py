@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from sdelab._checks import check_count
-from sdelab.data import AbstractScaling, Dataset, Declaration, GreyLevels
+from sdelab.data import AbstractScaling, Dataset, GreyLevels
 
 _CHUNK = 1024
 
@@ -46,7 +46,7 @@ def measured(dataset: Dataset, count: int = 2000, seed: int = 0) -> Moments:
     check_count(count=count)
     if count < 2:
         raise ValueError(f"count = {count} is not accepted; count must be an integer >= 2.")
-    total = dataset.count
+    total = len(dataset.train)
     rows = np.arange(total)
     if count < total:
         rows = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
@@ -66,11 +66,14 @@ def measured(dataset: Dataset, count: int = 2000, seed: int = 0) -> Moments:
     )
 
 
-def bounded(declaration: Declaration) -> Moments:
-    """Upper bounds for images in grey levels, from the ends of their scaling alone. Errors: data of another scaling."""
-    scaling, dims = declaration.scaling, math.prod(declaration.event_shape)
+def bounded(dataset: Dataset) -> Moments:
+    """Upper bounds for images in grey levels, from the ends of their scaling alone: the data set may be a declared one.
+
+    Errors: data of another scaling.
+    """
+    scaling, dims = dataset.scaling, math.prod(dataset.event_shape)
     if not isinstance(scaling, GreyLevels):
-        raise ValueError(f"{declaration.name} has no scale before it is read; accepted: images in grey levels.")
+        raise ValueError(f"{dataset.name} has no scale before it is read; accepted: images in grey levels.")
     return Moments(
         dims=dims,
         samples=0,
