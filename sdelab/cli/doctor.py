@@ -1,5 +1,6 @@
 """`sdelab doctor`."""
 
+import dataclasses
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -61,14 +62,14 @@ def examination(config: Mapping[str, Any], moments: Moments, steps: int) -> Exam
     """What a config says of the things that are examined."""
     sde, model, loss = build_sde(config), config["model"], config["loss"]
     preconditioner = named("preconditioner", PRECONDITIONERS, config["preconditioner"])
-    table = getattr(preconditioner, "n", None)  # a discrete model has a table of its own
+    fields = {field.name: getattr(preconditioner, field.name) for field in dataclasses.fields(preconditioner)}
     uniform = named_parts(loss).get("times") in ("uniform", "importance")
     return Examination(
         sde=sde,
         moments=moments,
         t_min=loss.get("t_min", UniformTime().t_min) if uniform else None,
-        steps=steps if table is None else table,
-        data_std=getattr(preconditioner, "data_std", None),
+        steps=fields.get("n", steps),  # that of a discrete model's table
+        data_std=float(fields["data_std"]) if "data_std" in fields else None,
         centred=model.get("centered"),
         dtype=str(model.get("dtype", "float32")),
     )

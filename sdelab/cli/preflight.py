@@ -203,11 +203,11 @@ def _about_time(
     return rows if program.seconds is None else [*rows, ("compiler's estimate", _ms(program.seconds))]
 
 
-def _gib(size: float) -> str:
+def _gib(size: float | int) -> str:
     return f"{size / 2**30:.2f} GiB"
 
 
-def _mb(size: float) -> str:
+def _mb(size: float | int) -> str:
     for unit, letters in ((1e9, "GB"), (1e6, "MB")):
         if size >= unit:
             return f"{size / unit:.3g} {letters}"

@@ -12,9 +12,9 @@ GIB = 2**30
 class Chip:
     """One chip, by its published peak rates.
 
-    Fields: `memory` in bytes; `flops`, of bfloat16 products a second, which float32 ones are too at JAX's default precision;
-    `bandwidth` of the memory and `interconnect` to other chips, out of the chip over all its links, in bytes a second;
-    `source` of the numbers.
+    Fields: `memory` in bytes, of which the TPU's compiler keeps a quarter GiB to itself or more; `flops`, of bfloat16
+    products a second, which float32 ones are too at JAX's default precision; `bandwidth` of the memory and `interconnect`
+    to other chips, out of the chip over all its links, in bytes a second; `source` of the numbers.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Chip:
 CHIPS = {
     chip.name: chip
     for chip in (
-        # 6 links of 50 GB/s: Jouppi et al. (2023), table 4, https://arxiv.org/abs/2304.01433
+        # links are published both ways but for v4: 6 of 50 GB/s, Jouppi et al. (2023), https://arxiv.org/abs/2304.01433
         Chip("v4", 32 * GIB, 275e12, 1200e9, 300e9, "https://cloud.google.com/tpu/docs/v4"),
         Chip("v5e", 16 * GIB, 197e12, 819e9, 200e9, "https://cloud.google.com/tpu/docs/v5e"),
         Chip("v5p", 95 * GIB, 459e12, 2765e9, 600e9, "https://cloud.google.com/tpu/docs/v5p"),

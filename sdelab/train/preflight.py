@@ -25,7 +25,11 @@ BACKWARD = 2
 Chowdhery et al. (2022), appendix B, https://arxiv.org/abs/2204.02311.
 """
 
-_USED = re.compile(r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm")
+_USED = re.compile(
+    r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm|\(([\d.]+)([KMG]?)\) exceeds available HBM \(([\d.]+)([KMG]?)\)"
+)
+"""How the TPU's compiler says, when it lays memory out and before, that a program does not fit."""
+
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -133,12 +137,13 @@ def compile_step(step: Step) -> Program:
     try:
         compiled = step.lowered.compile()
     except JaxRuntimeError as error:
-        if (found := _USED.search(str(error))) is None:
+        sizes = read_shortage(str(error))
+        if sizes is None:
             raise
-        used, available = (int(float(number) * _UNITS[unit]) for number, unit in (found.group(1, 2), found.group(3, 4)))
-        raise TooLarge(used, available) from error
+        raise TooLarge(*sizes) from error
     sizes: Any = compiled.memory_analysis()
     costs: Any = compiled.cost_analysis()
+    seconds = step.pieces * costs.get("optimal_seconds", 0.0)
     return Program(
         memory=Memory(
             arguments=sizes.argument_size_in_bytes,
@@ -150,8 +155,17 @@ def compile_step(step: Step) -> Program:
         flops=step.pieces * costs.get("flops", math.nan),
         accessed=step.pieces * costs.get("bytes accessed", math.nan),
         collectives=read_collectives(compiled.as_text() or "", step.placement.shares),
-        seconds=seconds if (seconds := step.pieces * costs.get("optimal_seconds", 0.0)) > 0.0 else None,
+        seconds=seconds if seconds > 0.0 else None,
     )
+
+
+def read_shortage(message: str) -> tuple[int, int] | None:
+    """Bytes that a program takes and bytes that there are, from a compiler's error; None if it is about something else."""
+    found = _USED.search(message)
+    if found is None:
+        return None
+    used, used_unit, available, unit = (group for group in found.groups() if group is not None)
+    return int(float(used) * _UNITS[used_unit]), int(float(available) * _UNITS[unit])
 
 
 def _model_flops(experiment: Experiment, batch: Any, state: TrainState) -> int:

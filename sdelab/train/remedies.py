@@ -57,5 +57,5 @@ def _batch(config: Mapping[str, Any], step: Step, temporaries: int, limit: int) 
         yield "more devices, or chips with more memory: no batch fits beside the state"
 
 
-def _gib(size: float) -> str:
+def _gib(size: float | int) -> str:
     return f"{size / 2**30:.2f} GiB"

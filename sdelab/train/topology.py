@@ -14,8 +14,10 @@ from sdelab._extras import import_extra
 from sdelab.train.chips import CHIPS, Chip
 
 _NAME = re.compile(r"(\w+):(\d+(?:x\d+){1,2})")
-_ALONE = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
-"""What keeps libtpu from asking a cloud's server for the machine that is not there."""
+_ALONE = {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
+"""What keeps libtpu from asking a cloud's server for the machine that is not there, and from keeping it for itself."""
+_TWO_CORES = ("v4",)
+"""Chips whose two cores work as one device, but not unless libtpu is told so."""
 
 
 def read_topology(topology: str) -> tuple[Chip, int]:
@@ -33,12 +35,13 @@ def tpu_devices(topology: str) -> list[Any]:
 
     Errors: `MissingExtra`; those of `read_topology`; a shape that slices of the chip do not come in.
     """
-    _, count = read_topology(topology)
+    chip, count = read_topology(topology)
     import_extra("libtpu", "tpu", f"compiling for {topology}")
     for name, value in _ALONE.items():
         os.environ.setdefault(name, value)
     try:
-        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+        settings = {"chip_config_name": "megacore"} if chip.name in _TWO_CORES else {}
+        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology, **settings).devices
     except JaxRuntimeError as error:
         raise ValueError(f"topology = {topology!r} is not accepted by libtpu: {error}") from error
     if len(devices) != count:

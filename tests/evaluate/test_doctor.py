@@ -109,7 +109,8 @@ def test_a_usual_configuration_is_well():
 @pytest.mark.parametrize(
     ("changes", "name", "verdict"),
     [
-        ({"sde": VP(beta_max=2.0)}, "prior mismatch", BAD),
+        ({"sde": VP(beta_max=2.0)}, "prior mismatch", WARN),
+        ({"sde": VP(beta_max=0.2)}, "prior mismatch", BAD),
         ({"sde": VP(beta_max=2.0)}, "terminal SNR", BAD),
         ({"sde": VE(sigma_max=0.5)}, "largest noise and distance", BAD),
         ({"sde": VE(sigma_min=1e-9), "t_min": 1e-5}, "float32 resolution", BAD),

@@ -11,7 +11,7 @@ import jax
 import pytest
 
 from sdelab.cli.preflight import Target, preflight
-from sdelab.train.preflight import lower_step
+from sdelab.train.preflight import lower_step, read_shortage
 from sdelab.train.topology import read_topology
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +19,7 @@ CONFIG = {
     "seed": 0,
     "sde": {"name": "VP"},
     "data": {"name": "cifar10"},
-    "model": {"name": "unet", "channels": 8, "multipliers": [1, 2], "blocks": 1, "classes": 10},
+    "model": {"name": "unet", "channels": 8, "multipliers": [1, 2], "blocks": 1, "head_size": 8, "classes": 10},
     "preconditioner": {"name": "edm"},
     "loss": {},
     "optim": {"batch_size": 8},
@@ -65,6 +65,7 @@ def reduced(found):
     return sum(c[1] for c in sums), sum(c[2] for c in sums)
 
 
+@pytest.mark.slow
 def test_every_placement_compiles_for_devices_that_are_not_there():
     """The step of one device says nothing to others; the copies of `data` and `pmap` sum each gradient once."""
     mlp = {**CONFIG, "data": {"name": "rings"}, "model": {"name": "mlp", "width": 128, "depth": 2}}
@@ -99,8 +100,8 @@ def test_a_step_that_fits_and_one_that_does_not(no_data, capsys):
     assert "fsdp" not in words  # on one device
 
 
-def test_a_step_is_compiled_with_nothing_of_the_model_s_size_in_memory(no_data):
-    """A state of a hundred gigabytes or so is lowered here: there is none."""
+def test_nothing_of_the_model_s_size_is_made(no_data):
+    """A step with a state of a hundred gigabytes or so is lowered here."""
     config = {**CONFIG, "model": {"name": "mlp", "width": 65536, "depth": 1}, "data": {"name": "rings"}}
     step = lower_step(config, jax.devices()[:1])
     assert step.state > 6e10
@@ -110,6 +111,16 @@ def test_a_step_is_compiled_with_nothing_of_the_model_s_size_in_memory(no_data):
 def test_a_larger_batch_than_the_data_set_is_refused_without_it(no_data):
     with pytest.raises(ValueError, match=r"batch_size = 60000 is not accepted; cifar10 has 50000 training examples"):
         lower_step({**CONFIG, "optim": {"batch_size": 60_000}}, jax.devices()[:1])
+
+
+def test_a_shortage_of_memory_is_read_from_what_the_compiler_says():
+    early = (
+        "RESOURCE_EXHAUSTED: ... the total memory required for HLO temporaries (18.50G) exceeds available HBM (15.75G)."
+    )
+    late = "XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 20.00G of 15.75G hbm. Exceeded by 4.25G."
+    assert read_shortage(early) == (int(18.5 * 2**30), int(15.75 * 2**30))
+    assert read_shortage(late) == (20 * 2**30, int(15.75 * 2**30))
+    assert read_shortage("INTERNAL: something else") is None
 
 
 def test_slices_are_read_and_refused():
