@@ -176,7 +176,7 @@ def _about_collectives(program: Program, step: Step) -> list[tuple[str, str]]:
     if step.placement.shares > 1:
         arrays = sum(c.arrays for c in reductions)
         gradients = f"{len(step.parameters)} gradients of {_mb(step.gradient)}"
-        words = f"{len(reductions)} operations on {arrays} arrays, for {gradients} (equal ones once) and the loss"
+        words = f"{len(reductions)} in all, on {arrays} arrays: {gradients} (equal ones once), and the loss"
         rows.append(("reductions", words))
     return rows or [("collectives", "none")]
 
@@ -204,10 +204,12 @@ def _about_time(
 
 
 def _gib(size: float | int) -> str:
-    return f"{size / 2**30:.2f} GiB"
+    """Of memory, which comes in powers of two."""
+    return f"{size / 2**30:.2f} GiB" if size >= 0.1 * 2**30 else f"{size / 2**20:.2f} MiB"
 
 
 def _mb(size: float | int) -> str:
+    """Of what is counted or sent, in powers of ten."""
     for unit, letters in ((1e9, "GB"), (1e6, "MB")):
         if size >= unit:
             return f"{size / unit:.3g} {letters}"

@@ -17,7 +17,7 @@ SMALLEST = 2**12
 class AbstractMeshPlacement(AbstractPlacement):
     """A batch split over a mesh of one axis, all devices of all processes; subclasses say how the state lies on it."""
 
-    def __init__(self, devices: Sequence[jax.Device] | None = None):
+    def __init__(self, devices: Sequence[Any] | None = None):
         devices = list(devices or jax.devices())
         # The default of `make_mesh` is explicit axes, which the step would have to know of.
         self.mesh: Mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)

@@ -10,7 +10,7 @@ from sdelab.train.placement import AbstractPlacement, Mean, Step
 class OneDevice(AbstractPlacement):
     """`jax.jit` on the first device of one process. Errors: a run of several processes."""
 
-    def __init__(self, devices: Sequence[jax.Device] | None = None):
+    def __init__(self, devices: Sequence[Any] | None = None):
         if jax.process_count() > 1:
             raise ValueError(
                 f"placement = 'jit' is not accepted in a run of {jax.process_count()} processes: it is one device of one "

@@ -15,7 +15,7 @@ class ParallelMap(AbstractPlacement):
     for codes and clusters that use it; `DataParallel` does the same work.
     """
 
-    def __init__(self, devices: Sequence[jax.Device] | None = None):
+    def __init__(self, devices: Sequence[Any] | None = None):
         self._chosen = devices
         everywhere = list(devices or jax.devices())
         self._here = [device for device in everywhere if device.process_index == jax.process_index()]

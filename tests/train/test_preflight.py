@@ -26,6 +26,7 @@ CONFIG = {
     "ema": {"name": "warmup"},
     "run": {"steps": 1},
 }
+MLP = {**CONFIG, "data": {"name": "rings"}, "model": {"name": "mlp", "width": 128, "depth": 2}}
 SCRIPT = """
 import json, sys
 from sdelab.train.topology import cpu_devices, tpu_devices
@@ -68,8 +69,7 @@ def reduced(found):
 @pytest.mark.slow
 def test_every_placement_compiles_for_devices_that_are_not_there():
     """The step of one device says nothing to others; the copies of `data` and `pmap` sum each gradient once."""
-    mlp = {**CONFIG, "data": {"name": "rings"}, "model": {"name": "mlp", "width": 128, "depth": 2}}
-    found = compile_elsewhere(mlp, "2", "jit", "data", "fsdp", "pmap")
+    found = compile_elsewhere(MLP, "2", "jit", "data", "fsdp", "pmap")
     assert found["jit"]["collectives"] == []
     for placement in ("data", "pmap"):
         arrays, size = reduced(found[placement])
@@ -85,14 +85,14 @@ def test_every_placement_compiles_for_devices_that_are_not_there():
     assert found["data"]["flops"] < 0.7 * found["jit"]["flops"]
 
 
-def test_a_step_that_fits_and_one_that_does_not(no_data, capsys):
-    """Of data that are not there. What a device needs decides, and what to change is said with what it comes to."""
+def test_a_step_that_fits_and_one_that_does_not(capsys):
+    """What a device needs decides, and what to change is said with what it comes to."""
     target = Target(jax.devices()[:1], "this machine", memory=2**34)
-    assert preflight(CONFIG, target) == 0
+    assert preflight(MLP, target) == 0
     words = capsys.readouterr().out
     assert "fits: " in words
     assert "of 16.00 GiB a device" in words
-    assert preflight(CONFIG, Target(target.devices, target.name, memory=2**20)) == 1
+    assert preflight(MLP, Target(target.devices, target.name, memory=2**20)) == 1
     words = capsys.readouterr().out
     assert "does not fit: " in words
     for change in ("--config.run.pieces=", "--config.model.dtype=bfloat16"):
@@ -100,9 +100,9 @@ def test_a_step_that_fits_and_one_that_does_not(no_data, capsys):
     assert "fsdp" not in words  # on one device
 
 
-def test_nothing_of_the_model_s_size_is_made(no_data):
+def test_nothing_of_the_model_s_size_is_made():
     """A step with a state of a hundred gigabytes or so is lowered here."""
-    config = {**CONFIG, "model": {"name": "mlp", "width": 65536, "depth": 1}, "data": {"name": "rings"}}
+    config = {**MLP, "model": {"name": "mlp", "width": 65536, "depth": 1}}
     step = lower_step(config, jax.devices()[:1])
     assert step.state > 6e10
     assert step.flops >= 6 * 8 * 65536**2
@@ -135,8 +135,7 @@ def test_slices_are_read_and_refused():
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu, the extra sdelab[tpu]")
 def test_the_gradients_of_a_tpu_slice_are_summed_in_one_operation():
-    mlp = {**CONFIG, "data": {"name": "rings"}, "model": {"name": "mlp", "width": 128, "depth": 2}}
-    found = compile_elsewhere(mlp, "v5e:2x4", "data", "pmap")
+    found = compile_elsewhere(MLP, "v5e:2x4", "data", "pmap")
     for placement in found.values():
         assert len(placement["collectives"]) == 1
         assert placement["collectives"][0][3] == 8
