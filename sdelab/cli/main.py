@@ -19,6 +19,8 @@ COMMANDS = {
     "sample": "draw samples from a run: an .npz file and a picture",
     "evaluate": "bits/dim of held-out data, and distances of samples to it",
     "report": "a run, finished or not, as one page of HTML",
+    "preflight": "what a training step needs of devices that need not be there: memory, time, collectives",
+    "doctor": "whether the process, the data and the arithmetic of a config belong together",
     "data": "`data inspect`: what a data set holds, in numbers and as a picture",
     "diff": "what differs between two runs; exit code 1 if anything does",
     "import": "make a run of a published checkpoint: score_sde, score_sde_pytorch, EDM",
