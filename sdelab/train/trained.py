@@ -12,7 +12,6 @@ from sdelab.score import NetworkScore
 from sdelab.sde import AbstractAffineSDE
 from sdelab.train.build import build_score, build_sde, is_conditional, named
 from sdelab.train.checkpoint import (
-    MANIFEST,
     Checkpoints,
     best_sound_step,
     newest_sound_step,
@@ -21,6 +20,7 @@ from sdelab.train.checkpoint import (
     sound_step,
 )
 from sdelab.train.ema_snapshots import MAIN, Reconstruction
+from sdelab.train.manifest import MANIFEST
 from sdelab.train.placement import AbstractPlacement
 
 MADE = "averages"
