@@ -3,6 +3,7 @@
 from sdelab._extras import MissingExtra as MissingExtra
 from sdelab.train.build import Experiment as Experiment
 from sdelab.train.build import build as build
+from sdelab.train.build import declare_dataset as declare_dataset
 from sdelab.train.build import init_params as init_params
 from sdelab.train.checkpoint import Checkpoints as Checkpoints
 from sdelab.train.checkpoint import TornCheckpoint as TornCheckpoint

@@ -18,6 +18,7 @@ from flax import nnx
 from sdelab._checks import check_count, check_nonnegative, check_positive, unknown_name
 from sdelab._typing import PRNGKey
 from sdelab.data import Dataset
+from sdelab.data.declared import DECLARED
 from sdelab.data.registry import LOADERS
 from sdelab.nn import (
     ADM,
@@ -163,9 +164,10 @@ class Experiment:
         )
 
 
-def build(config: Mapping[str, Any]) -> Experiment:
+def build(config: Mapping[str, Any], dataset: Dataset | None = None) -> Experiment:
     """The experiment of a configuration; `init_params` draws the network's parameters.
 
+    `dataset` is used in the place of reading that of section `data`: `build(config, declare_dataset(config))` needs no files.
     Errors: an unknown section, name or key, a value outside its domain, a batch larger than the data set, a missing
     data file, a network that does not fit the data; each before anything is computed.
     """
@@ -174,7 +176,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
     sde = build_sde(config)
     ema, averages = build_averages(config, optim.batch_size)
     _check_snapshots(run, {MAIN: ema, **averages})
-    dataset = build_dataset(config)
+    dataset = build_dataset(config) if dataset is None else dataset
     if optim.batch_size > len(dataset.train):
         raise ValueError(
             f"config.optim: batch_size = {optim.batch_size} is not accepted; {dataset.name} has {len(dataset.train)} "
@@ -209,9 +211,25 @@ def build_sde(config: Mapping[str, Any]) -> AbstractAffineSDE:
 
 def build_dataset(config: Mapping[str, Any]) -> Dataset:
     """The data set of section `data`. Errors: none in the section; a model of more or fewer classes than the set has."""
+    return _suited(named("data", LOADERS, _data_section(config)), config)
+
+
+def declare_dataset(config: Mapping[str, Any]) -> Dataset:
+    """As `build_dataset`, by what is known of the set before it is read: shapes, labels and scaling, without samples.
+
+    A set that has as many classes as its files say has those of the model here.
+    """
+    classes = config["model"].get("classes", 0)
+    return _suited(named("data", DECLARED, _data_section(config), classes=classes), config)
+
+
+def _data_section(config: Mapping[str, Any]) -> Section:
     if not config["data"]:
         raise ValueError("config.data lacks a name: this run has no data set (`sdelab import --data` gives it one).")
-    dataset = named("data", LOADERS, config["data"])
+    return config["data"]
+
+
+def _suited(dataset: Dataset, config: Mapping[str, Any]) -> Dataset:
     classes = config["model"].get("classes", 0)
     if classes not in (0, dataset.classes):
         raise ValueError(
