@@ -48,9 +48,9 @@ def make_train_step(
     """Builds the pure `(state, batch, root_key) -> (state, metrics)`. Jit or shard it at the call site.
 
     `mean` averages loss and gradients over devices: the identity under `jax.jit`, `lax.pmean` over the axis under
-    `pmap` and `shard_map`. `learning_rate` is the schedule of `optimizer`, for the metrics. The gradient is computed
-    over `pieces` parts of the batch in turn, each with the activations of its part only. `ema` is the main average;
-    `averages` are those in the state's `averages`.
+    `pmap` and under `shard_map(check_vma=False)`; with its checks `shard_map` sums gradients itself. `learning_rate` is
+    the schedule of `optimizer`, for the metrics. The gradient is computed over `pieces` parts of the batch in turn, each
+    with the activations of its part only. `ema` is the main average; `averages` are those in the state's `averages`.
     Metrics: `loss`, the mean over the batch; `grad_norm`, before any clipping; `lr`.
     """
 
@@ -59,13 +59,12 @@ def make_train_step(
         step_key = jax.random.fold_in(root_key, state["step"])
 
         def mean_loss(params: Any, piece: Any) -> Float[Array, ""]:
-            # The mean is taken inside the differentiated function and again on the gradients: either alone
-            # scales the gradient wrongly under one of pmap, shard_map with and without varying-axes checks.
-            return mean(jnp.mean(loss_fn(params, piece["keys"], {**piece["batch"], "step_key": step_key})))
+            return jnp.mean(loss_fn(params, piece["keys"], {**piece["batch"], "step_key": step_key}))
 
         compute = accumulated(jax.value_and_grad(mean_loss), pieces)
-        loss, grads = compute(state["params"], {"batch": dict(batch), "keys": keys})
-        grads = mean(grads)
+        # once, of all together: a mean of the loss in every piece, and the derivative of that mean, would be sums of
+        # one number each, which cannot be combined with those of the gradients
+        loss, grads = mean(compute(state["params"], {"batch": dict(batch), "keys": keys}))
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
             updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
