@@ -10,7 +10,7 @@ import numpy as np
 
 from sdelab._typing import PRNGKey
 from sdelab.data import Batches
-from sdelab.train.placement import AbstractPlacement, Mean
+from sdelab.train.placement import AbstractPlacement, Mean, Step
 from sdelab.train.profile import NoTrace, Trace
 from sdelab.train.step import METRICS, Batch, TrainStep
 from sdelab.train.window import Carry, Window, empty_window, with_window
@@ -38,7 +38,7 @@ class Dispatcher:
         self._placement, self._batches, self._key = placement, batches, root_key
         self._trace = NoTrace() if trace is None else trace
         self._rows = placement.rows(batches.batch_size)
-        self._single = placement.compile(lambda mean: with_token(with_window(make_train_step(mean))))
+        self._single = placement.compile(single_step(make_train_step))
         self._several = placement.compile(lambda mean: with_token(scanned(with_window(make_train_step(mean)))))
         self._new_window = placement.maker(lambda: empty_window(METRICS))
         self._under_way: collections.deque[Any] = collections.deque()
@@ -83,6 +83,11 @@ def plan(start: int, steps: int, events: Sequence[int], together: int) -> Iterat
         count = together if start + together <= due else 1
         yield start, count
         start += count
+
+
+def single_step(make_train_step: Callable[[Mean], TrainStep]) -> Callable[[Mean], Step]:
+    """What a placement compiles for calls of one step: takes a batch."""
+    return lambda mean: with_token(with_window(make_train_step(mean)))
 
 
 def scanned(step: Callable[[Carry, Batch, PRNGKey], Carry]) -> Callable[[Carry, Batch, PRNGKey], Carry]:

@@ -24,6 +24,9 @@ class AbstractPlacement(abc.ABC):
     parts are. *Running* is what the compiled step takes and returns; `enter` and `leave` go from one to the other.
     A batch is global: its size is the sum over all devices of all processes, and sample i is the same sample whatever
     the placement, because its random keys are made from its global index.
+
+    Every placement is on all devices of all processes, unless it is given others: those of a machine that is not there,
+    for instance, for which a step can be compiled.
     """
 
     @property
@@ -52,8 +55,19 @@ class AbstractPlacement(abc.ABC):
         """The batch as the compiled step takes it, from the rows that this process feeds; `axis` is that of the batch."""
 
     @abc.abstractmethod
+    def entered(self, tree: Any) -> Any:
+        """Shapes of what `enter` makes of arrays of the given shapes, with their shardings."""
+
+    @abc.abstractmethod
+    def sent(self, batch: Any, axis: int = 0) -> Any:
+        """Shapes of what `send` makes of a whole batch of the given shapes, with their shardings."""
+
+    @abc.abstractmethod
     def compile(self, make_step: Callable[[Mean], Step]) -> Step:
-        """The step, compiled; it takes over the buffers of the carry, which is then gone."""
+        """The step, compiled; it takes over the buffers of the carry, which is then gone.
+
+        It is so at its first call, or before by its `lower` with what `entered` and `sent` return: see `jax.stages`.
+        """
 
     def maker(self, make: Callable[[], Any]) -> Callable[[], Any]:
         """`make`, compiled so that what it returns is at rest, each device making its own part."""
@@ -61,9 +75,7 @@ class AbstractPlacement(abc.ABC):
 
     def template(self, tree: Any) -> Any:
         """Shapes and dtypes with the shardings at rest: what a checkpoint of any other placement is restored into."""
-        return jax.tree.map(
-            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree, self.shardings(tree)
-        )
+        return with_shardings(tree, self.shardings(tree))
 
     def check_batch_size(self, batch_size: int, pieces: int = 1) -> None:
         """Errors: a batch that `pieces` (of gradient accumulation) on every device do not divide, with the nearest that do."""
@@ -76,3 +88,8 @@ class AbstractPlacement(abc.ABC):
                 f"batch_size = {batch_size} is not accepted; it is the size over all devices and must be a multiple of "
                 f"{unit} ({shared}). Nearest: {nearest}."
             )
+
+
+def with_shardings(tree: Any, shardings: Any) -> Any:
+    """The shapes and dtypes of a tree of arrays or shapes, with the given shardings."""
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)

@@ -1,14 +1,14 @@
 """`jax.jit` over a mesh of all devices: the compiler puts in the communication, from the shardings alone."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from sdelab.train.placement import AXIS, AbstractPlacement, Mean, Step
+from sdelab.train.placement import AXIS, AbstractPlacement, Mean, Step, with_shardings
 
 SMALLEST = 2**12
 """Arrays of fewer numbers are kept whole on every device: gathering them costs more than they take."""
@@ -17,9 +17,10 @@ SMALLEST = 2**12
 class AbstractMeshPlacement(AbstractPlacement):
     """A batch split over a mesh of one axis, all devices of all processes; subclasses say how the state lies on it."""
 
-    def __init__(self):
+    def __init__(self, devices: Sequence[Any] | None = None):
+        devices = list(devices or jax.devices())
         # The default of `make_mesh` is explicit axes, which the step would have to know of.
-        self.mesh: Mesh = jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+        self.mesh: Mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
     @abc.abstractmethod
     def spec(self, shape: tuple[int, ...]) -> PartitionSpec:
@@ -48,6 +49,13 @@ class AbstractMeshPlacement(AbstractPlacement):
         if jax.process_count() == 1:
             return jax.device_put(rows, sharding)
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), rows)
+
+    def entered(self, tree: Any) -> Any:
+        return self.template(tree)
+
+    def sent(self, batch: Any, axis: int = 0) -> Any:
+        sharding = NamedSharding(self.mesh, PartitionSpec(*[None] * axis, AXIS))
+        return with_shardings(batch, jax.tree.map(lambda x: sharding, batch))
 
     def compile(self, make_step: Callable[[Mean], Step]) -> Step:
         step = make_step(lambda tree: tree)  # arrays are global here: a mean is a mean

@@ -1,11 +1,11 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sdelab.train.placement import AXIS, AbstractPlacement, Mean, Step
+from sdelab.train.placement import AXIS, AbstractPlacement, Mean, Step, with_shardings
 
 
 class ParallelMap(AbstractPlacement):
@@ -15,13 +15,15 @@ class ParallelMap(AbstractPlacement):
     for codes and clusters that use it; `DataParallel` does the same work.
     """
 
-    def __init__(self):
-        self._whole = NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec())
-        self._stacked = NamedSharding(Mesh(np.array(jax.local_devices()), (AXIS,)), PartitionSpec(AXIS))
+    def __init__(self, devices: Sequence[Any] | None = None):
+        self._chosen = devices
+        everywhere = list(devices or jax.devices())
+        self._here = [device for device in everywhere if device.process_index == jax.process_index()]
+        self._whole = NamedSharding(Mesh(np.array(everywhere), (AXIS,)), PartitionSpec())
 
     @property
     def shares(self) -> int:
-        return jax.device_count()
+        return self._whole.mesh.size
 
     def rows(self, batch_size: int) -> np.ndarray:
         count = batch_size // jax.process_count()
@@ -33,32 +35,51 @@ class ParallelMap(AbstractPlacement):
     def enter(self, tree: Any) -> Any:
         def stack(x: Any) -> Any:
             parts = {shard.device: shard.data[None] for shard in x.addressable_shards}
-            return _assemble((len(parts), *x.shape), self._stacked, parts)
+            return self._assemble((len(parts), *x.shape), self._stacked, parts)
 
         return jax.tree.map(stack, tree)
 
     def leave(self, tree: Any) -> Any:
         def unstack(x: Any) -> Any:
             parts = {shard.device: shard.data.reshape(x.shape[1:]) for shard in x.addressable_shards}
-            return _assemble(x.shape[1:], self._whole, parts)
+            return self._assemble(x.shape[1:], self._whole, parts)
 
         return jax.tree.map(unstack, tree)
 
     def send(self, rows: Any, axis: int = 0) -> Any:
-        count = jax.local_device_count()
-
         def split(x: Any) -> np.ndarray:
-            x = np.asarray(x)
-            x = x.reshape(*x.shape[:axis], count, x.shape[axis] // count, *x.shape[axis + 1 :])
-            return np.moveaxis(x, axis, 0)
+            return _split(np.asarray(x), len(self._here), axis)
 
         return jax.device_put(jax.tree.map(split, rows), self._stacked)
 
+    def entered(self, tree: Any) -> Any:
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.shares, *x.shape), x.dtype), tree)
+        return self._everywhere(shapes)
+
+    def sent(self, batch: Any, axis: int = 0) -> Any:
+        def split(batch: Any) -> Any:
+            return jax.tree.map(lambda x: _split(x, self.shares, axis), batch)
+
+        return self._everywhere(jax.eval_shape(split, batch))
+
     def compile(self, make_step: Callable[[Mean], Step]) -> Step:
         step = make_step(lambda tree: jax.lax.pmean(tree, AXIS))
-        return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
+        return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=self._chosen)
+
+    @property
+    def _stacked(self) -> NamedSharding:
+        return NamedSharding(Mesh(np.array(self._here), (AXIS,)), PartitionSpec(AXIS))
+
+    def _everywhere(self, shapes: Any) -> Any:
+        stacked = NamedSharding(self._whole.mesh, PartitionSpec(AXIS))
+        return with_shardings(shapes, jax.tree.map(lambda x: stacked, shapes))
+
+    def _assemble(self, shape: tuple[int, ...], sharding: NamedSharding, parts: dict[Any, Any]) -> Any:
+        here = [parts[device] for device in self._here]
+        return jax.make_array_from_single_device_arrays(shape, sharding, here)
 
 
-def _assemble(shape: tuple[int, ...], sharding: NamedSharding, parts: dict[Any, Any]) -> Any:
-    here = [parts[device] for device in jax.local_devices()]
-    return jax.make_array_from_single_device_arrays(shape, sharding, here)
+def _split(x: Any, count: int, axis: int) -> Any:
+    """The batch, axis `axis`, in `count` parts along a new leading axis."""
+    x = x.reshape(*x.shape[:axis], count, x.shape[axis] // count, *x.shape[axis + 1 :])
+    return x.transpose(axis, *(i for i in range(x.ndim) if i != axis))

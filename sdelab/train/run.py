@@ -1,7 +1,8 @@
 """How a run goes on, and on what: what may change when it is resumed."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from sdelab._checks import check_count, check_positive, unknown_name
 from sdelab.train.placement import AbstractPlacement
@@ -9,7 +10,7 @@ from sdelab.train.placement_mesh import DataParallel, FullySharded
 from sdelab.train.placement_one import OneDevice
 from sdelab.train.placement_pmap import ParallelMap
 
-PLACEMENTS: dict[str, Callable[[], AbstractPlacement]] = {
+PLACEMENTS: dict[str, Callable[..., AbstractPlacement]] = {
     "data": DataParallel,
     "fsdp": FullySharded,
     "jit": OneDevice,
@@ -52,10 +53,13 @@ class Run:
             raise TypeError(f"tensorboard = {self.tensorboard!r} is not accepted; accepted: True or False.")
 
 
-def build_placement(run: Run, batch_size: int) -> AbstractPlacement:
-    """The placement of section `run`, on the devices that there are. Errors: a batch size that it does not divide."""
+def build_placement(run: Run, batch_size: int, devices: Sequence[Any] | None = None) -> AbstractPlacement:
+    """The placement of section `run`, on the given devices, or on those that there are.
+
+    Errors: a batch size that it does not divide.
+    """
     try:
-        placement = PLACEMENTS[run.placement]()
+        placement = PLACEMENTS[run.placement](devices)
         placement.check_batch_size(batch_size, run.pieces)
     except ValueError as error:
         raise ValueError(f"config.run: placement = {run.placement!r}: {error}") from error
