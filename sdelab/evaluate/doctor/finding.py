@@ -1,0 +1,25 @@
+import dataclasses
+
+OK, WARN, BAD = "ok", "warn", "bad"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Fields: `name`; `value`, what was found, in words and numbers; `usual`, what it is elsewhere; `verdict`, `OK`, `WARN` or
+    `BAD`; `advice`, what to change, empty if nothing.
+    """
+
+    name: str
+    value: str
+    usual: str
+    verdict: str = OK
+    advice: str = ""
+
+
+def graded(value: float, warn: float, bad: float) -> str:
+    """`OK` up to `warn`, `BAD` beyond `bad`."""
+    if not value <= bad:
+        return BAD
+    return OK if value <= warn else WARN
