@@ -17,6 +17,8 @@ COMMANDS = {
     "ema": "an average of the weights that was not kept, made of those that were",
     "sample": "draw samples from a run: an .npz file and a picture",
     "evaluate": "bits/dim of held-out data, and distances of samples to it",
+    "preflight": "what a training step needs of devices that need not be there: memory, time, collectives",
+    "doctor": "whether the process, the data and the arithmetic of a config belong together",
     "data": "`data inspect`: what a data set holds, in numbers and as a picture",
     "import": "make a run of a published checkpoint: score_sde, score_sde_pytorch, EDM",
     "export": "write the weights of a run to a safetensors file",

@@ -66,8 +66,8 @@ def _help(values: flags.FlagValues) -> str:
     return "\n".join(sorted(lines))
 
 
-def print_table(rows: list[tuple[str, str]], file: Any = None) -> None:
-    """Two columns, aligned."""
-    width = max(len(name) for name, _ in rows)
+def print_table(rows: list[tuple[str, str]], file: Any = None, width: int = 0) -> None:
+    """Two columns, aligned; the first of `width` letters at least."""
+    width = max(width, *(len(name) for name, _ in rows))
     for name, value in rows:
         print(f"{name:{width}}  {value}", file=file or sys.stdout)

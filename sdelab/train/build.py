@@ -61,7 +61,7 @@ from sdelab.train.objective import build_loss, with_loss_parameters
 from sdelab.train.optimizer import adam, linear_warmup
 from sdelab.train.run import Run
 from sdelab.train.state import TrainState, init_state
-from sdelab.train.step import LossFn, TrainStep, identity, make_train_step
+from sdelab.train.step import Batch, LossFn, TrainStep, identity, make_train_step
 
 SDES = {
     "EDM": EDM,
@@ -312,14 +312,18 @@ def _check_snapshots(run: Run, averages: Mapping[str, AbstractDecay]) -> None:
 
 def _check_step(experiment: Experiment) -> None:
     """Traces one training step on shapes: what does not fit together fails here, and not when files have been made."""
-    size = experiment.optim.batch_size
-    batch = {
-        "x": jax.ShapeDtypeStruct((size, *experiment.dataset.event_shape), jnp.float32),
+    batch = batch_shapes(experiment.optim.batch_size, experiment.dataset.event_shape)
+    state = jax.eval_shape(experiment.init_state, experiment.score.params)
+    jax.eval_shape(experiment.train_step(), state, batch, jax.random.key(0))
+
+
+def batch_shapes(size: int, event_shape: tuple[int, ...]) -> Batch:
+    """Shapes and dtypes of a batch, as `sdelab.data.Batches` makes them."""
+    return {
+        "x": jax.ShapeDtypeStruct((size, *event_shape), jnp.float32),
         "label": jax.ShapeDtypeStruct((size,), jnp.int32),
         "index": jax.ShapeDtypeStruct((size,), jnp.int32),
     }
-    state = jax.eval_shape(experiment.init_state, experiment.score.params)
-    jax.eval_shape(experiment.train_step(), state, batch, jax.random.key(0))
 
 
 def check_sections(config: Mapping[str, Any]) -> None:
