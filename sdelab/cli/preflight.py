@@ -49,7 +49,7 @@ def run(argv: list[str]) -> int:
         "chip", None, list(CHIPS), "with --devices: the chip to hold the program against", flag_values=values
     )
     flags.DEFINE_enum("placement", None, list(PLACEMENTS), "instead of config.run.placement", flag_values=values)
-    help = "of the compiler; O0 takes a fraction of the time, has the same collectives and less exact memory and times"
+    help = "of the compiler: with O0 a large network is compiled sooner, and memory and times are less those of `sdelab train`"
     flags.DEFINE_enum("optimization_level", None, ["O0", "O1", "O2", "O3"], help, flag_values=values)
     rest, overrides = split_overrides(argv)
     given = parse(values, rest, SUMMARY, required=("config",))
