@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -151,10 +151,14 @@ def _write(path: Path, parts: AbstractParts, trained: TrainedRun) -> list[Path]:
 
 def _figure(parts: AbstractParts, trained: TrainedRun) -> plot.Figure | None:
     if isinstance(trained.scaling, GreyLevels):
-        return plot.image_grid(parts.read("x", SHOWN), low=trained.scaling.low, high=trained.scaling.high)
+        return plot.image_grid(_first(parts, SHOWN), low=trained.scaling.low, high=trained.scaling.high)
     if trained.event_shape == (2,):
-        return plot.scatter(parts.read("x", SHOWN_POINTS), reference=_held_out(trained))
+        return plot.scatter(_first(parts, SHOWN_POINTS), reference=_held_out(trained))
     return None
+
+
+def _first(parts: AbstractParts, count: int) -> np.ndarray:
+    return cast(np.ndarray, parts.read("x", count))
 
 
 def report(given: Any, trained: TrainedRun, parts: AbstractParts, written: list[Path]) -> None:

@@ -94,7 +94,7 @@ class _Keeper:
         self._bar.update(size)
 
 
-def split(placement: AbstractPlacement, tree: T) -> T:
+def split(placement: AbstractPlacement, tree: Any) -> Any:
     """Host arrays with a row for each sample of a batch, the same in every process, over the devices."""
     return placement.send(jax.tree.map(lambda x: np.asarray(x)[placement.rows(len(x))], tree))
 

@@ -158,7 +158,7 @@ def test_bits_in_batches_are_those_of_the_library():
     flow = sdelab.ProbabilityFlow(SDE, exact.Gaussian(jnp.zeros((2, 2, 1)), jnp.asarray(0.3)).score(SDE))
     solve = {"solver": diffrax.Heun(), "grid": np.array([1.0, 0.5, 0.1, 1e-3]), "rtol": None, "atol": None}
     rows = held_out_rows(dataset, 5)
-    expected = sdelab.bits_per_dim(jax.random.key(1), flow, values[rows], levels=16, **solve)
+    expected = sdelab.bits_per_dim(jax.random.key(1), flow, values[rows], levels=16, batch_size=2, **solve)
     with InMemory(5, 2) as parts:
         found = held_out_bits(jax.random.key(1), flow, dataset, 5, parts=parts, **solve)
     assert found["bits_per_dim_count"] == 5
