@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sdelab.train.checkpoint import MANIFEST, newest_sound_step, read_record
+from sdelab.train.checkpoint import newest_sound_step, read_record
 from sdelab.train.log import read_json_lines
+from sdelab.train.manifest import MANIFEST
 from sdelab.train.monitor import LOSS_BY_TIME
 from sdelab.train.workdir import RECORD
 

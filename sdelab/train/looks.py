@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
 from sdelab import grids
+from sdelab._host import on_host
 from sdelab.data import Dataset
 from sdelab.losses import AbstractWeighting, denoising_loss
 from sdelab.losses.sample_keys import normal_of
@@ -50,7 +50,7 @@ class SampleGrid:
     def __call__(self, params: Any) -> np.ndarray:
         """`(count, *event)`, on the host of every process; `params` are at rest, on any placement."""
         rows = np.arange(self.count, dtype=np.int32).reshape(-1, self._chunk)
-        return np.concatenate([_on_host(self._draw(params, chunk)) for chunk in rows])
+        return np.concatenate([on_host(self._draw(params, chunk)) for chunk in rows])
 
 
 class LossByTime:
@@ -85,7 +85,7 @@ class LossByTime:
 
     def __call__(self, params: Any) -> np.ndarray:
         """The mean at each time, `(times,)`, on the host of every process; `params` are at rest, on any placement."""
-        losses = [_on_host(self._losses(params, chunk)) for chunk in self._chunks]
+        losses = [on_host(self._losses(params, chunk)) for chunk in self._chunks]
         return np.concatenate(losses, axis=1).mean(axis=1, dtype=np.float64)
 
 
@@ -128,8 +128,3 @@ def _losses_at(
 def _keys(seed: int, stream: int, index: Any) -> jax.Array:
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _STREAM), stream)
     return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-
-
-def _on_host(x: jax.Array) -> np.ndarray:
-    """The whole array, whatever devices of whatever processes have it."""
-    return np.asarray(x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True))

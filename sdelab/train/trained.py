@@ -104,7 +104,7 @@ def best_step(workdir: Path | str, metric: str | None = None) -> int:
     checkpoints = _checkpoints(workdir)
     if metric is None:
         metric = read_record(newest_sound_step(checkpoints))["config"]["run"].get("best_metric", "loss")
-    return int(best_sound_step(checkpoints, metric).name)
+    return int(best_sound_step(checkpoints, str(metric)).name)
 
 
 def save_average(workdir: Path, name: str, made: Reconstruction) -> Path:
