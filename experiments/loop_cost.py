@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest import mock
 
 import jax
 
@@ -98,12 +99,8 @@ def measure(options: argparse.Namespace) -> tuple[Comparison, dict[str, tuple[fl
     }
     build_placement(build(config).run, options.batch_size)  # what is not accepted is said before anything is replaced
     TakingTurns.config, TakingTurns.of_loop, TakingTurns.of_step = config, [], []
-    loop.Dispatcher = TakingTurns
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            loop.fit(config, Path(folder))
-    finally:
-        loop.Dispatcher = Dispatcher
+    with mock.patch.object(loop, "Dispatcher", TakingTurns), tempfile.TemporaryDirectory() as folder:
+        loop.fit(config, Path(folder))
     seconds = {"loop": TakingTurns.of_loop[WARM_UP:], "step": TakingTurns.of_step[WARM_UP:]}
     ours, reference = (statistics.median(seconds[name]) for name in ("loop", "step"))
     quartiles = {name: statistics.quantiles(values, n=4) for name, values in seconds.items()}

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 
-import sdelab
 from sdelab.train.record import versions
 from sdelab.train.workdir import RECORD
 
@@ -31,7 +30,7 @@ def describe_start(step: int) -> dict[str, Any]:
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "command": sys.orig_argv,
-        "git": {"sdelab": _of_package(Path(sdelab.__file__).parent), "working_directory": git_state(Path.cwd())},
+        "git": {"sdelab": _of_package(Path(__file__).parents[1]), "working_directory": git_state(Path.cwd())},
         "versions": versions(),
         "platform": jax.default_backend(),
         "devices": dict(kinds),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sdelab.cli.train import train
 
-LONGEST = 0.25
+LONGEST = 0.15
 """Seconds from the first save of a start to its kill, at most: saves follow one another, so that is mostly during one."""
 
 
