@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from sdelab.train.dispatch import Dispatcher, plan
 from sdelab.train.distributed import barrier, check_shared, is_main
 from sdelab.train.ema_snapshots import MAIN, Snapshots
 from sdelab.train.log import Log
-from sdelab.train.monitor import open_monitor
+from sdelab.train.monitor import Monitor, open_monitor
 from sdelab.train.placement import AbstractPlacement
 from sdelab.train.profile import NoTrace, Trace
 from sdelab.train.record import check_same_run, describe, write_json
-from sdelab.train.run import build_placement
+from sdelab.train.run import Run, build_placement
 from sdelab.train.signals import Preempted, SharedStopRequest, StopRequest
 from sdelab.train.starts import describe_start, read_starts
 from sdelab.train.state import TrainState
@@ -73,18 +73,14 @@ def fit(config: Mapping[str, Any], workdir: Path | str, *, profile: tuple[int, i
             checkpoints.check()
             stopping = stop(number)
             if step % run.log_every == 0:
-                row = read_window(placement.leave(carry["window"]))
-                log.write(step, row, waited=ahead.waited)
+                log.write(step, row := read_window(placement.leave(carry["window"])), waited=ahead.waited)
                 carry["window"] = dispatch.new_window()
-            if snapshots and step % run.snapshot_every == 0:
-                dog.feed(f"keeping the averages of step {step}", SLOW)
-                snapshots.save(step, placement.leave(carry["state"]), record)
-            if monitor and step % run.sample_every == 0:
-                dog.feed(f"drawing samples of step {step}", SLOW)
-                monitor.write(step, placement.leave(carry))
+            for every, words, keep in _others(run, snapshots, monitor, record):
+                if step % every == 0:
+                    dog.feed(f"{words} of step {step}", SLOW)
+                    keep(step, placement.leave(carry))
             if step % run.checkpoint_every == 0 or step == run.steps or stopping:
-                dog.feed(f"saving step {step}", SLOW)
-                _save(checkpoints, snapshots, placement.leave(carry), {**record, "step": step, "metrics": row})
+                _save(dog, checkpoints, snapshots, placement.leave(carry), {**record, "step": step, "metrics": row})
             if stopping:
                 checkpoints.finish()
                 raise Preempted(f"{stop.name} after step {step}: the state is saved; the same command resumes the run.")
@@ -120,12 +116,34 @@ def _open_log(workdir: Path, experiment: Experiment, record: dict[str, Any], sta
         yield Log(writers, stack.enter_context(bar), examples_per_step=experiment.optim.batch_size)
 
 
-def _save(checkpoints: Checkpoints, snapshots: Snapshots | None, carry: Carry, record: dict[str, Any]) -> None:
+def _save(
+    dog: Watchdog | NoWatchdog,
+    checkpoints: Checkpoints,
+    snapshots: Snapshots | None,
+    carry: Carry,
+    record: dict[str, Any],
+) -> None:
     """Begins to write the checkpoint of a step, after what it must not be without."""
+    dog.feed(f"saving step {record['step']}", SLOW)
     read_window(carry["window"])  # raises: a state that is not finite is never saved
     if snapshots:
         snapshots.finish()
     checkpoints.save(record["step"], carry, record)
+
+
+def _others(
+    run: Run, snapshots: Snapshots | None, monitor: Monitor | None, record: dict[str, Any]
+) -> list[tuple[int, str, Callable[[int, Carry], None]]]:
+    """What is kept of a run beside metrics and checkpoints: every how many steps, in words, and how."""
+    others: list[tuple[int, str, Callable[[int, Carry], None]]] = []
+    if snapshots:
+        save = snapshots.save
+        others.append(
+            (run.snapshot_every, "keeping the averages", lambda step, carry: save(step, carry["state"], record))
+        )
+    if monitor:
+        others.append((run.sample_every, "drawing samples", monitor.write))
+    return others
 
 
 def _open_snapshots(stack: contextlib.ExitStack, workdir: Path, experiment: Experiment) -> Snapshots | None:

@@ -152,6 +152,7 @@ def test_the_rate_leaves_out_what_is_no_training_and_the_bar_shows_it(tmp_path, 
         with log.aside():
             now[0] = 100.0
         now[0] = 101.0
-        log.write(10, {"loss": 0.25})
-    assert read_json_lines(tmp_path / "metrics.jsonl") == [{"step": 10, "loss": 0.25, "images_per_second": 64.0}]
+        log.write(10, {"loss": 0.25}, waited=1.25)
+    row = {"step": 10, "loss": 0.25, "images_per_second": 64.0, "data_wait": 0.25}
+    assert read_json_lines(tmp_path / "metrics.jsonl") == [row]
     assert "loss 0.2500, 64 images/s" in text.getvalue()
