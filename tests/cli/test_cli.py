@@ -184,7 +184,7 @@ def test_bad_input_is_one_line_and_no_file(trained, capsys, words, message):
 
 
 def test_a_bug_keeps_its_traceback(trained, monkeypatch):
-    def broken(*arguments):
+    def broken(*arguments, **options):
         np.zeros(3).reshape(2, 2)
 
     monkeypatch.setattr(sys.modules["sdelab.cli.sample"], "load_run", broken)
