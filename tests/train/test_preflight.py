@@ -82,7 +82,9 @@ def test_every_placement_compiles_for_devices_that_are_not_there():
         assert placement["donated"] >= placement["held"]
         assert 0 <= placement["arguments"] - placement["held"] < 1000  # the batch, the key and the window
         assert placement["model"] == found["jit"]["model"]
-    assert found["data"]["flops"] < 0.7 * found["jit"]["flops"]
+    # half of the products, and the division of each gradient by two, which XLA repeats in the few places that read it
+    saved, parameters = found["jit"]["flops"] - found["data"]["flops"], found["jit"]["gradient"] / 4
+    assert saved > found["jit"]["model"] / 2 - 6 * parameters
 
 
 def test_a_step_that_fits_and_one_that_does_not(capsys):
