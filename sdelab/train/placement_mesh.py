@@ -54,7 +54,7 @@ class AbstractMeshPlacement(AbstractPlacement):
         return self.template(tree)
 
     def sent(self, batch: Any, axis: int = 0) -> Any:
-        sharding = NamedSharding(self.mesh, PartitionSpec(*[None] * axis, AXIS))
+        sharding = NamedSharding(self.mesh, _split(axis))
         return with_shardings(batch, jax.tree.map(lambda x: sharding, batch))
 
 
