@@ -10,6 +10,7 @@ from absl import flags
 from sdelab._checks import unknown_name
 from sdelab.cli.usage import UsageError, parse
 from sdelab.train import read_json_lines
+from sdelab.train.log import TIMES
 from sdelab.train.record import flatten
 from sdelab.train.workdir import RECORD
 
@@ -21,7 +22,7 @@ it went is not compared; of several starts, the last is."""
 METRICS, EVALUATION = "metrics.jsonl", "evaluation.json"
 DIFFERENT = 1
 ABSENT = "-"
-UNCOMPARED = ("start.time", "metrics.images_per_second")
+UNCOMPARED = ("start.time", *(f"metrics.{name}" for name in TIMES))
 """Keys in which two runs of one config differ always."""
 
 

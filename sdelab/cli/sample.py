@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from sdelab import __version__, plot
+from sdelab import plot
 from sdelab._checks import check_count
 from sdelab.cli.checkpoint import chosen_step, define_checkpoint
 from sdelab.cli.choices import CORRECTORS, FINISHES, GRIDS, PREDICTORS, SEQUENCES, SOLVERS, Options, choose
@@ -20,6 +20,7 @@ from sdelab.evaluate.batched import Finish
 from sdelab.train import TrainedRun, load_run
 from sdelab.train.build import build_dataset
 from sdelab.train.distributed import is_main
+from sdelab.train.record import versions
 from sdelab.train.workdir import make_writable
 
 SUMMARY = "Draws samples from the run in workdir, over all devices: one .npz file, or a folder of them; and a picture."
@@ -84,7 +85,7 @@ def open_shards(
     notes = {
         "workdir": str(given.workdir),
         "config": trained.config,
-        "versions": {"sdelab": __version__, "jax": jax.__version__},
+        "versions": versions(),
     }
     return Shards(folder, record, given.count if count is None else count, given.batch, notes=notes, name=name)
 

@@ -18,6 +18,9 @@ from sdelab._extras import import_extra
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 
+TIMES = ("images_per_second", "data_wait")
+"""Numbers of a row that two runs of one config have different: how fast they went."""
+
 
 class AbstractWriter(contextlib.AbstractContextManager[Any]):
     """Receives one row of metrics, and one picture, at a time; a context, so that it is closed."""
@@ -129,7 +132,7 @@ class Log:
         share = (waited - self._waited) / (now - self._time)
         self._step, self._time, self._waited = step, now, waited
         self._bar.set_postfix_str(f"loss {means['loss']:.4f}, {rate:.0f} images/s")
-        row = {**means, "images_per_second": rate, "data_wait": share}
+        row = {**means, **dict(zip(TIMES, (rate, share), strict=True))}
         for writer in self._writers:
             writer.write(step, row)
 

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from sdelab.cli.main import run
+from sdelab.train.log import TIMES
 
 RECORD = {
     "config": {"seed": 0, "sde": {"name": "VP", "beta_max": 20.0}, "model": {"multipliers": [1, 2]}},
@@ -23,7 +24,7 @@ RECORD = {
 }
 
 
-def write(folder, record=RECORD, rows=({"step": 10, "loss": 0.5, "images_per_second": 7.0},), evaluation=None):
+def write(folder, record=RECORD, rows=({"step": 10, "loss": 0.5, **dict.fromkeys(TIMES, 0.7)},), evaluation=None):
     folder.mkdir()
     (folder / "record.json").write_text(json.dumps(record))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -47,7 +48,7 @@ def test_runs_of_one_record_and_one_end_do_not_differ(tmp_path, diff):
     other["starts"][-1]["time"] = "2026-02-02"
     one = write(tmp_path / "one")
     two = write(
-        tmp_path / "two", other, ({"step": 5, "loss": 9.0}, {"step": 10, "loss": 0.5, "images_per_second": 900.0})
+        tmp_path / "two", other, ({"step": 5, "loss": 9.0}, {"step": 10, "loss": 0.5, **dict.fromkeys(TIMES, 0.1)})
     )
     assert diff(one, one) == (0, [], "")
     assert diff(one, two) == (0, [], "")

@@ -19,6 +19,7 @@ import pytest
 from sdelab.data import Batches, GreyLevels
 from sdelab.train import CheckpointMismatch, NonFiniteMetric, WorkdirInUse, best_step, fit, load_run, read_json_lines
 from sdelab.train.checkpoint import newest_sound_step, read_state
+from sdelab.train.log import TIMES
 from sdelab.train.starts import git_state
 from sdelab.train.workdir import claim
 
@@ -51,9 +52,6 @@ def config(**changes):
 
 def assert_equal_states(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-TIMES = {"images_per_second", "data_wait"}
 
 
 def rows(workdir):
