@@ -176,7 +176,7 @@ def _about_collectives(program: Program, step: Step) -> list[tuple[str, str]]:
     if step.placement.shares > 1:
         arrays = sum(c.arrays for c in reductions)
         gradients = f"{len(step.parameters)} gradients of {_mb(step.gradient)}"
-        words = f"{len(reductions)} in all, on {arrays} arrays: {gradients} (equal ones once), and the loss"
+        words = f"{len(reductions)} in all, on {arrays} arrays: {gradients}, and the loss"
         rows.append(("reductions", words))
     return rows or [("collectives", "none")]
 
