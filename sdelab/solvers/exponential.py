@@ -26,23 +26,23 @@ def half_log_snr(sde: AbstractAffineSDE, t: Float[Array, "..."]) -> Float[Array,
     return 0.5 * sde.log_snr(t)
 
 
-def phi(k: int, z: Float[Array, "..."]) -> Float[Array, "..."]:
-    r"""$\varphi_k(z) = \int_0^1 e^{(1 - \theta) z} \theta^{k-1}/(k-1)!\,d\theta$, $\varphi_0 = e^z$, of the shape of `z`.
+def phis(count: int, z: Float[Array, "..."]) -> list[Float[Array, "..."]]:
+    r"""$\varphi_k(z) = \int_0^1 e^{(1 - \theta) z} \theta^{k-1}/(k-1)!\,d\theta$ for $k = 1, \dots,$ `count`, of the shape of `z`.
 
-    $\varphi_{k+1}(z) = (\varphi_k(z) - 1/k!)/z$ for $|z| > 2$, the Taylor series elsewhere: the recursion loses a digit for each
-    power of ten. Hochbruck and Ostermann (2010), eq. 2.10 and 2.11, https://doi.org/10.1017/S0962492910000048.
+    By $\varphi_{k+1}(z) = (\varphi_k(z) - 1/k!)/z$ for $|z| > 2$. Elsewhere, where that loses a digit for each power of ten, the
+    Taylor series of the last, and the same recursion downwards. Hochbruck and Ostermann (2010), eq. 2.10 and 2.11,
+    https://doi.org/10.1017/S0962492910000048.
     """
-    if k == 0:
-        return jnp.exp(z)
-    near = jnp.where(jnp.abs(z) <= 2.0, z, 0.0)
-    series = jnp.zeros_like(z)
+    is_near = jnp.abs(z) <= 2.0
+    near, far = jnp.where(is_near, z, 0.0), jnp.where(is_near, 1.0, z)
+    last = jnp.zeros_like(z)
     for n in reversed(range(TERMS)):
-        series = series * near + 1.0 / math.factorial(n + k)
-    far = jnp.where(jnp.abs(z) <= 2.0, 1.0, z)
-    value = jnp.expm1(far) / far
-    for j in range(1, k):
-        value = (value - 1.0 / math.factorial(j)) / far
-    return jnp.where(jnp.abs(z) <= 2.0, series, value)
+        last = last * near + 1.0 / math.factorial(n + count)
+    series, recursion = [last], [jnp.expm1(far) / far]
+    for k in range(1, count):
+        recursion.append((recursion[-1] - 1.0 / math.factorial(k)) / far)
+        series.append(series[-1] * near + 1.0 / math.factorial(count - k))
+    return [jnp.where(is_near, a, b) for a, b in zip(reversed(series), recursion, strict=True)]
 
 
 def moments(count: int, h: Float[Array, ""], sign: float) -> list[Float[Array, ""]]:
@@ -50,4 +50,4 @@ def moments(count: int, h: Float[Array, ""], sign: float) -> list[Float[Array, "
 
     `sign` $s$: +1 for noise prediction, -1 for data prediction. `h` finite.
     """
-    return [math.factorial(j) * h ** (j + 1) * phi(j + 1, sign * h) for j in range(count)]
+    return [math.factorial(j) * h ** (j + 1) * phi for j, phi in enumerate(phis(count, sign * h))]

@@ -18,7 +18,7 @@ from sdelab._checks import check_instance
 from sdelab._typing import State
 from sdelab.reverse import AbstractReverseProcess, require_affine
 from sdelab.solvers.base import AbstractReverseSolver, Interval, Step, check_kind
-from sdelab.solvers.exponential import phi
+from sdelab.solvers.exponential import phis
 from sdelab.solvers.newton import BH2, AbstractLinearTerm
 from sdelab.solvers.prediction import ScalarArray, Span, span
 
@@ -122,5 +122,5 @@ def coefficients(
     decay, noise = (1.0 + c**2) * here.h, c**2 * here.h
     scale = here.sigma1 / here.sigma0 * jnp.exp(-noise)
     constant = jnp.where(here.to_data, here.alpha1, -here.alpha1 * jnp.expm1(-decay))
-    std = here.sigma1 * c * jnp.sqrt(2.0 * here.h * phi(1, -2.0 * noise))
-    return scale, (constant, here.alpha1 * decay * phi(2, -decay)), std
+    std = here.sigma1 * c * jnp.sqrt(2.0 * here.h * phis(1, -2.0 * noise)[0])
+    return scale, (constant, here.alpha1 * decay * phis(2, -decay)[1]), std
