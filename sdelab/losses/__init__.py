@@ -27,7 +27,6 @@ from sdelab.losses.stratification import Stratified as Stratified
 from sdelab.losses.time_sampling import AbstractTimeDistribution as AbstractTimeDistribution
 from sdelab.losses.time_sampling import AbstractTimeSampler as AbstractTimeSampler
 from sdelab.losses.time_sampling import UniformTime as UniformTime
-from sdelab.losses.uncertainty import FourierLogVariance as FourierLogVariance
 from sdelab.losses.uncertainty import with_uncertainty as with_uncertainty
 from sdelab.losses.weighting import AbstractWeighting as AbstractWeighting
 from sdelab.losses.weighting import DiffusionSquared as DiffusionSquared

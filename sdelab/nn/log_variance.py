@@ -14,12 +14,12 @@ class LogVariance(nnx.Module):
     `(params, c_noise) -> u`; its parameters belong in the tree that is trained.
     Karras et al. (2024), eq. 14 to 21, https://arxiv.org/abs/2312.02696.
 
-    Arguments: `channels`, the number of features; `param_dtype`.
+    Arguments: `features`, their number; `param_dtype`.
     """
 
-    def __init__(self, *, channels: int = 128, param_dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
-        self.fourier = MPFourier(channels, param_dtype=param_dtype, rngs=rngs)
-        self.linear = MPConv(channels, 1, param_dtype=param_dtype, rngs=rngs)
+    def __init__(self, *, features: int = 128, param_dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+        self.fourier = MPFourier(features, param_dtype=param_dtype, rngs=rngs)
+        self.linear = MPConv(features, 1, param_dtype=param_dtype, rngs=rngs)
 
     def __call__(self, c_noise: Float[Array, " batch"]) -> Float[Array, " batch"]:
         return self.linear(self.fourier(c_noise))[:, 0]

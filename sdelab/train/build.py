@@ -102,6 +102,7 @@ PRECONDITIONERS = {
     "velocity": VelocityPrediction,
 }
 DECAYS = {"constant": ConstantDecay, "half_life": HalfLifeDecay, "power": PowerDecay, "warmup": WarmupDecay}
+_LOSS_STREAM = 2**32 - 1  # the network's parameters are drawn with the first numbers
 SECTIONS = ("data", "ema", "loss", "model", "optim", "preconditioner", "run", "sde", "seed")
 OPTIONAL_SECTIONS = ("augment", "averages")
 
@@ -242,8 +243,9 @@ def _suited(dataset: Dataset, config: Mapping[str, Any]) -> Dataset:
 def build_score(config: Mapping[str, Any], sde: AbstractAffineSDE, event_shape: tuple[int, ...]) -> NetworkScore:
     """The network of section `model` for events of the given shape, as a score with shapes in place of parameters."""
     preconditioner = named("preconditioner", PRECONDITIONERS, config["preconditioner"])
-    model = nnx.eval_shape(lambda: build_model(config, event_shape, jax.random.key(0)))
-    return NetworkScore(sde, preconditioner, *with_loss_parameters(config, *as_function(model)))
+    key = jax.random.key(0)  # nothing is drawn
+    model = nnx.eval_shape(lambda: build_model(config, event_shape, key))
+    return NetworkScore(sde, preconditioner, *with_loss_parameters(config, *as_function(model), key))
 
 
 def build_optimizer(config: Mapping[str, Any]) -> tuple[optax.GradientTransformation, optax.Schedule]:
@@ -261,7 +263,8 @@ def init_params(config: Mapping[str, Any], event_shape: tuple[int, ...]) -> Any:
     """The initial parameters, of the network drawn from the config's seed, and of the loss if it has any."""
 
     def init(key: PRNGKey) -> Any:
-        return with_loss_parameters(config, *as_function(build_model(config, event_shape, key)))[1]
+        network = as_function(build_model(config, event_shape, key))
+        return with_loss_parameters(config, *network, jax.random.fold_in(key, _LOSS_STREAM))[1]
 
     return jax.jit(init)(jax.random.fold_in(jax.random.key(config["seed"]), 0))
 

@@ -6,7 +6,7 @@ are arguments of the parts, as in `{"weighting": "min_snr", "gamma": 5.0, "times
 - `weighting`: `sigma_squared`, `diffusion_squared`, `edm`, `min_snr`, `soft_min_snr`, `snr_sigmoid`;
 - `times`: `uniform`, `importance`, `log_normal`, and EDM's `vp_noise` and `ve_noise`; `t_min` is for those that have one;
 - `layout`: `independent`, `stratified` or `antithetic` times in a batch;
-- `error` of `denoising`: `noise` or `data`; `uncertainty`: `none`, or `fourier`, a learned one;
+- `error` of `denoising`: `noise` or `data`; `uncertainty`: `none`, or `edm2`, a learned one;
 - `divergence` of `implicit` and `sliced`: `exact` (not if sliced), `hutchinson`, `gaussian`;
 - `reduction` over the dimensions of a sample: `mean`, `sum`, `half_sum`.
 
@@ -19,11 +19,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+from flax import nnx
 
 from sdelab import losses
 from sdelab._broadcast import event_size
-from sdelab._checks import unknown_name
+from sdelab._checks import check_count, unknown_name
+from sdelab._typing import PRNGKey
 from sdelab.divergence import ExactTrace, GaussianHutchinson, Hutchinson
+from sdelab.nn import LogVariance, as_function
 from sdelab.score import NetworkScore
 from sdelab.sde import VE, VP
 from sdelab.train.construct import Section, construct, parameters_of
@@ -47,6 +50,26 @@ def independent(*, distribution: losses.AbstractTimeDistribution) -> losses.Abst
     return distribution
 
 
+@dataclasses.dataclass(frozen=True)
+class EDM2Uncertainty:
+    """`sdelab.nn.LogVariance` with so many `features`, as a function `(params, c_noise) -> u`."""
+
+    features: int = 128
+
+    def __post_init__(self):
+        check_count(features=self.features)
+
+    def init(self, key: PRNGKey) -> Any:
+        """Its parameters at the start, a nested dict."""
+        return as_function(self._module(key))[1]
+
+    def __call__(self, params: Any, c_noise: Any) -> Any:
+        return as_function(nnx.eval_shape(lambda: self._module(jax.random.key(0))))[0](params, c_noise)
+
+    def _module(self, key: PRNGKey) -> LogVariance:
+        return LogVariance(features=self.features, rngs=nnx.Rngs(params=key))
+
+
 def no_uncertainty() -> None:
     """The loss has no parameters of its own."""
 
@@ -68,7 +91,7 @@ TIMES = {
 }
 LAYOUTS = {"antithetic": losses.Antithetic, "independent": independent, "stratified": losses.Stratified}
 ERRORS = {"data": losses.DataError, "noise": losses.NoiseError}
-UNCERTAINTIES = {"fourier": losses.FourierLogVariance, "none": no_uncertainty}
+UNCERTAINTIES = {"edm2": EDM2Uncertainty, "none": no_uncertainty}
 DIVERGENCES = {"exact": ExactTrace, "gaussian": GaussianHutchinson, "hutchinson": Hutchinson}
 REDUCTIONS = {"half_sum": losses.HalfSumReduction, "mean": losses.MeanReduction, "sum": losses.SumReduction}
 LEVELS = {"score_sde_discrete_ve": losses.SMLDLevels, "score_sde_discrete_vp": losses.DDPMLevels}
@@ -104,17 +127,18 @@ class BesideUncertainty:
         return self.apply(params["network"], *args, **settings)
 
 
-def with_loss_parameters(config: Mapping[str, Any], apply: Callable[..., Any], params: Any) -> tuple[Any, Any]:
-    """A network and its parameters, with those of the loss beside them if it has any; as they are if not."""
+def with_loss_parameters(
+    config: Mapping[str, Any], apply: Callable[..., Any], params: Any, key: PRNGKey
+) -> tuple[Any, Any]:
+    """A network and its parameters, with those of the loss, drawn with `key`, beside them if it has any; as they are if not."""
     name = config["loss"].get("uncertainty", "none")
     if name not in UNCERTAINTIES:
         raise unknown_name("uncertainty", str(name), UNCERTAINTIES)
     uncertainty = _part("uncertainty", name, config["loss"], {})
     if uncertainty is None:
         return apply, params
-    initial = uncertainty.init()
     shapes = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params))
-    initial = jax.eval_shape(lambda: initial) if shapes else initial
+    initial = jax.eval_shape(uncertainty.init, key) if shapes else uncertainty.init(key)
     return BesideUncertainty(apply), {"network": params, "uncertainty": initial}
 
 

@@ -7,14 +7,17 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 
 from sdelab import losses
 from sdelab.divergence import Hutchinson
 from sdelab.losses import denoising_score_matching
+from sdelab.nn import LogVariance, as_function
 from sdelab.sde import VE, VP
 from sdelab.train import build, fit, init_state, load_run, make_train_step
-from sdelab.train.build import build_score, build_sde
+from sdelab.train.build import build_optimizer, build_score, build_sde, init_params
 from sdelab.train.objective import REDUCTIONS, build_loss
 from sdelab.train.step import example_keys
 
@@ -135,9 +138,9 @@ def test_the_discrete_loss_trains_on_the_preconditioner_s_table(preconditioner, 
 
 
 def test_a_learned_uncertainty_is_that_of_each_sample_s_label():
-    config = toy(uncertainty="fourier", features=16)
+    config = toy(uncertainty="edm2", features=16)
     values, score, keys, batch = evaluate(config)
-    uncertainty = losses.FourierLogVariance(16)
+    uncertainty = as_function(LogVariance(features=16, rngs=nnx.Rngs(params=0)))[0]
     direct = jax.jit(
         lambda: denoising_score_matching(
             keys,
@@ -166,15 +169,36 @@ def test_published_losses_are_half_of_the_sum_over_an_image():
 
 @pytest.mark.slow
 def test_a_learned_uncertainty_is_trained_averaged_saved_and_left_out_of_the_network(tmp_path):
-    config = toy(uncertainty="fourier", features=16)
+    config = toy(uncertainty="edm2", features=16)
     state = fit(config, tmp_path)
-    assert np.any(np.asarray(state["params"]["uncertainty"]["weight"]) != 0.0)
+    initial = init_params(config, (2,))["uncertainty"]
+    trained = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), state["params"]["uncertainty"], initial)
+    assert trained == {"fourier": {"frequencies": False, "phases": False}, "linear": {"weight": True}}
     run = load_run(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, run.score.params, state["ema"])
     plain = build(toy()).score.apply  # the same network, without anything beside it
     x, t = jnp.ones((2, 2)), jnp.asarray([0.1, 0.9])
     alone = dataclasses.replace(run.score, apply=plain, params=state["ema"]["network"])
     np.testing.assert_array_equal(run.score(x, t), alone(x, t))
+
+
+def test_a_learned_uncertainty_beside_a_network_of_unit_weights_is_of_unit_weight():
+    """Every update normalises both: no other parameter of the loss may be taken for such a weight."""
+    config = runpy.run_path(str(ROOT / "configs" / "digits" / "vp.py"))["get_config"]().to_dict()
+    config["model"] = {"name": "edm2_unet", "channels": 16, "multipliers": (1,), "blocks": 1, "classes": 10}
+    config["model"] |= {"attention_resolutions": (), "head_size": 16}
+    config["loss"] = {"uncertainty": "edm2", "features": 32}
+    optimizer, params = build_optimizer(config)[0], init_params(config, (8, 8, 1))
+
+    @jax.jit
+    def update(params):
+        updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
+        return optax.apply_updates(params, updates)["uncertainty"]
+
+    with jax.numpy_dtype_promotion("standard"):  # optax counts in integers
+        after = update(params)
+    np.testing.assert_allclose(jnp.mean(after["linear"]["weight"] ** 2), 1.0, rtol=1e-3)
+    assert not np.allclose(jnp.abs(after["linear"]["weight"]), 1.0, rtol=0.1)
 
 
 @pytest.mark.parametrize("layout", ["antithetic", "stratified"])
@@ -211,7 +235,7 @@ def test_the_step_key_is_that_of_the_examples():
         ({"times": "uniforn"}, "unknown times 'uniforn'. Did you mean 'uniform'"),
         ({"layout": "strata"}, "unknown layout 'strata'. Did you mean 'stratified'"),
         ({"error": "score"}, "unknown error 'score'"),
-        ({"uncertainty": "furier"}, "unknown uncertainty 'furier'. Did you mean 'fourier'"),
+        ({"uncertainty": "edm"}, "unknown uncertainty 'edm'. Did you mean 'edm2'"),
         ({"reduction": "summ"}, "unknown reduction 'summ'. Did you mean 'sum'"),
         ({"gamma": 5.0}, "unknown key of config.loss 'gamma'"),
         ({"weighting": "min_snr", "gama": 5.0}, "unknown key of config.loss 'gama'. Did you mean 'gamma'"),
