@@ -201,27 +201,40 @@ def walk(
     grid: grids.Grid,
     noise: Float[Array, "steps draws batch ..."] | None = None,
 ) -> State:
-    """The state at the end of the grid, step by step from Python: one compiled step serves grids of every length."""
-    n, process = len(grid) - 1, as_arrays(process)  # arrays once, and not anew in each step
-    room = np.append(grid, np.full(max(LONGEST, 2 ** math.ceil(math.log2(n))) - n, grid[-1]))  # one shape for all
-    times, count = jnp.asarray(room, x.dtype), jnp.asarray(n, jnp.int32)
-    drawn = jnp.zeros((0, *x.shape), x.dtype)
-    if isinstance(solver, AbstractReverseSolver):
-        inner = _inner_times(solver, process, jnp.asarray(grid, x.dtype))  # of this grid: `Churn` counts its steps
-        inner = jnp.pad(inner, ((0, len(times) - 1 - n), (0, 0)), mode="edge")
-        memory = solver.initial_memory(process, x)
-        for i in range(n):
-            drawn = drawn if noise is None else noise[i]
-            x, memory = _advance(solver, process, x, (times, inner, jnp.asarray(i, jnp.int32), count, drawn), memory)
-        return x
-    solver = with_root_tolerance(solver, x.dtype)
-    state = None
-    for i in range(n):
-        drawn = drawn if noise is None else noise[i]
-        at = (times, jnp.asarray(i, jnp.int32), drawn)
-        state = _diffrax_init(solver, process, x, at) if i == 0 else state
-        x, state = _diffrax_step(solver, process, x, at, state)
-    return x
+    """The state at the end of the grid, by the solver's own steps: one compiled loop serves grids of every length."""
+    return _walk(*_walk_arguments(solver, process, x, grid, noise))
+
+
+def stepped(
+    solver: diffrax.AbstractSolver,
+    process: AbstractReverseProcess,
+    x: State,
+    grid: grids.Grid,
+    noise: Float[Array, "steps draws batch ..."] | None = None,
+) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of the state after the first step of a walk, whether or not there can be a second one."""
+
+    def first_step() -> State:
+        *given, _ = _walk_arguments(solver, process, x, grid, noise)
+        return _step(*given, jnp.zeros((), jnp.int32), (x, _initial(*given)))[0]
+
+    return jax.eval_shape(first_step)
+
+
+def _walk_arguments(
+    solver: diffrax.AbstractSolver, process: AbstractReverseProcess, x: State, grid: grids.Grid, noise: Array | None
+) -> tuple[Any, ...]:
+    """Padded to one length for all grids: times and inner times with the last ones, noise with zeros."""
+    n, process = len(grid) - 1, as_arrays(process)
+    more = max(LONGEST, 2 ** math.ceil(math.log2(n))) - n
+    times = jnp.asarray(np.append(grid, np.full(more, grid[-1])), x.dtype)
+    noise = jnp.zeros((n, 0, *x.shape), x.dtype) if noise is None else noise
+    noise = jnp.pad(noise, ((0, more), *[(0, 0)] * (noise.ndim - 1)))
+    if not isinstance(solver, AbstractReverseSolver):
+        return with_root_tolerance(solver, x.dtype), process, x, (times, None, noise), jnp.asarray(n, jnp.int32)
+    inner = _inner_times(solver, process, jnp.asarray(grid, x.dtype))  # of this grid: `Churn` counts its steps
+    inner = jnp.pad(inner, ((0, more), (0, 0)), mode="edge")
+    return solver, process, x, (times, inner, noise), jnp.asarray(n, jnp.int32)
 
 
 @eqx.filter_jit
@@ -230,32 +243,41 @@ def _inner_times(solver: AbstractReverseSolver, process: AbstractReverseProcess,
 
 
 @eqx.filter_jit
-def _advance(solver: AbstractReverseSolver, process: AbstractReverseProcess, x: State, at: Any, memory: Any):
-    times, inner, i, count, noise = at
-    step = solver.advance(
-        process, x, Interval(times[i], times[i + 1], i, i == count - 1, noise, inner[i], count), memory
-    )
-    return step.x, step.memory
+def _walk(solver: Any, process: AbstractReverseProcess, x: State, along: Any, count: Array) -> State:
+    def body(i: Array, carry: Any) -> Any:
+        return _step(solver, process, x, along, i, carry, count)
+
+    return jax.lax.fori_loop(jnp.zeros_like(count), count, body, (x, _initial(solver, process, x, along)))[0]
 
 
-@eqx.filter_jit
-def _diffrax_init(solver, process: AbstractReverseProcess, x: State, at: Any):
-    terms, clock = _diffrax_terms(solver, process, x, *at)
-    return solver.init(terms, clock[0], clock[1], x, process)
+def _initial(solver: Any, process: AbstractReverseProcess, x: State, along: Any) -> Any:
+    """What the solver remembers before its first step."""
+    if isinstance(solver, AbstractReverseSolver):
+        return solver.initial_memory(process, x)
+    terms, clock = _diffrax_terms(solver, process, x, along, jnp.zeros((), jnp.int32))
+    return jax.tree.map(jnp.asarray, solver.init(terms, clock[0], clock[1], x, process))
 
 
-@eqx.filter_jit
-def _diffrax_step(solver, process: AbstractReverseProcess, x: State, at: Any, state: Any):
-    terms, clock = _diffrax_terms(solver, process, x, *at)
-    x, _, _, state, _ = solver.step(terms, clock[0], clock[1], x, process, state, made_jump=False)
-    return x, state
+def _step(
+    solver: Any, process: AbstractReverseProcess, like: State, along: Any, i: Array, carry: Any, count: Array | int = 1
+) -> Any:
+    """The state and the memory after step i of `count`."""
+    (x, memory), (times, inner, noise) = carry, along
+    if isinstance(solver, AbstractReverseSolver):
+        interval = Interval(times[i], times[i + 1], i, i == count - 1, noise[i], inner[i], jnp.asarray(count))
+        step = solver.advance(process, x, interval, memory)
+        return step.x, step.memory
+    terms, clock = _diffrax_terms(solver, process, like, along, i)
+    x, _, _, memory, _ = solver.step(terms, clock[0], clock[1], x, process, memory, made_jump=False)
+    return x, memory
 
 
-def _diffrax_terms(solver, process: AbstractReverseProcess, x: State, times: Array, i: Array, noise: Array):
+def _diffrax_terms(solver: Any, process: AbstractReverseProcess, x: State, along: Any, i: Array) -> Any:
+    times, _, noise = along
     like, path = jax.ShapeDtypeStruct(x.shape, x.dtype), None
     clock = -jax.lax.dynamic_slice(times, (i,), (2,))
     if process.stochastic:
-        path = GridBrownianPath(noise=StoredNoise(noise[None]), times=clock, like=like, levy_area=levy_area(solver))
+        path = GridBrownianPath(noise=StoredNoise(noise[i][None]), times=clock, like=like, levy_area=levy_area(solver))
     return reverse_terms(solver, process, path), clock
 
 

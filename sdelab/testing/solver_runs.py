@@ -9,7 +9,7 @@ import numpy as np
 from sdelab._typing import State
 from sdelab.sampling import sample
 from sdelab.solvers.noise import sample_keys
-from sdelab.testing.order import two_components, walk
+from sdelab.testing.order import stepped, two_components
 from sdelab.testing.report import Finding, bounded, failure, passed
 from sdelab.testing.solver_case import ObservedScore, ScaledScore, SolverCase
 
@@ -83,7 +83,7 @@ def precision(case: SolverCase) -> list[Finding]:
     for dtype in (jnp.float32, jnp.float64):
         given = jnp.dtype(dtype).name
         x = case.states(two_components(), BATCH, float(grid[0]), dtype)
-        found = walk(case.solver, process, x, grid, case.noise(2, BATCH, dtype)).dtype
+        found = stepped(case.solver, process, x, grid, case.noise(2, BATCH, dtype)).dtype
         name = f"precision: {given}{case.title}"
         findings.append(passed(name, "is kept") if found == dtype else failure(name, f"becomes {found}"))
     return findings

@@ -1,4 +1,4 @@
-"""Moments of the mixture through `sample`: adaptive and implicit steps, adaptive steps of SDEs, processes without a kernel.
+"""Moments of the mixture through `sample`: adaptive and implicit steps, processes without a kernel.
 
 Apart from `test_moments.py` so that neither module keeps too many compiled programs.
 """
@@ -73,21 +73,6 @@ def test_implicit(solver):
         if solver != "diffrax.Kvaerno5":  # it has a stage beyond the end of its step, and so cannot end near t = 0
             error = errors_of_flow(name, IMPLICIT[solver], grid=grid(name, STEPS))
             assert error <= (0.1 if first_order else 0.002), name
-
-
-@pytest.mark.slow
-def test_adaptive_sde_steps_are_unbiased():
-    """Variance ratio 1 +- 0.02 in one dimension, where redrawing the noise on rejection gives 2.3."""
-    sde = sdelab.VP()
-    gaussian = sdelab.exact.Gaussian(jnp.zeros(1), jnp.asarray(0.25))
-    process = sdelab.ReverseSDE(sde, gaussian.score(sde))
-    x_T = gaussian.diffused(sde, 0.3).sample(jax.random.key(1), 40_000)
-    x, info = sdelab.sample_with_info(
-        jax.random.key(0), process, x_T, solver=diffrax.ShARK(), grid=[0.3, sde.t_min], rtol=1e-3, atol=1e-3
-    )
-    assert int(info.rejected.sum()) > 0
-    exact = float(sde.alpha(sde.t_min) ** 2 * 0.25 + sde.sigma(sde.t_min) ** 2)
-    np.testing.assert_allclose(np.var(np.asarray(x)) / exact, 1.0, atol=0.02)
 
 
 def test_one_pair_of_each_kind():

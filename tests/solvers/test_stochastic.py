@@ -36,32 +36,28 @@ ANY = {  # any stochasticity, with the weak order
     "diffrax.SPaRK": (diffrax.SPaRK(), 2),
     "diffrax.SlowRK": (diffrax.SlowRK(), 2),
 }
-ONE = {  # stochasticity 1 alone
-    "Ancestral": (solvers.Ancestral(), 1),
-    "Churn-DDIM": (Churn(DDIM(), 5.0), 1),
-    "Churn-Heun": (Churn(solvers.Heun(), 5.0), 2),
-    "Churn-DPMSolver2": (Churn(DPMSolver2(), 5.0, s_max=2.0), 2),
-}
-QUICK = ["SDEDPMSolverPlusPlus2M"]
-CASES = [
-    pytest.param(name, process, marks=() if name in QUICK and process == "VP" else pytest.mark.slow)
-    for name in (*ANY, *ONE)
-    for process in ("VP", "EDM")
-    if process == "VP" or name in ("EulerMaruyama", "Churn-Heun")  # most see the process through its log-SNR alone
-]
+WRAPPED = Churn(DPMSolver2(), 5.0, s_max=2.0)
+CASES = [pytest.param(name, marks=() if name == "SDEDPMSolverPlusPlus2M" else pytest.mark.slow) for name in ANY]
 
 
-@pytest.mark.parametrize(("name", "process"), CASES)
-def test_weak_order(name, process):
-    """On Gaussian data, exactly propagated. The marginals of `Churn` and `AncestralStep` have the order of what they wrap."""
-    solver, order = {**ANY, **ONE}[name]
+@pytest.mark.parametrize("name", CASES)
+def test_weak_order(name):
+    """On Gaussian data, exactly propagated, with less noise than the reverse SDE's own: for that, see test_orders.py.
+
+    The marginals of `AncestralStep` have the order of what it wraps.
+    """
+    solver, order = ANY[name]
     steps = (64, 128, 256) if order == 1 else (32, 64, 128)
-    if name == "ExponentialEuler-noise":  # at c = 1 two errors of order 1 all but cancel in a few hundred steps
-        steps = (256, 512, 1024)
-    for c in (0.0, 0.5, 1.0) if name in ANY else (1.0,):
-        found = weak_convergence(solver, PROCESSES[process], steps, stochasticity=c)
-        print(f"{name} on {process}, c = {c}: weak order {found.order:.2f}, claimed {order}")
+    for c in (0.0, 0.5):
+        found = weak_convergence(solver, PROCESSES["VP"], steps, stochasticity=c)
+        print(f"{name}, c = {c}: weak order {found.order:.2f}, claimed {order}")
         assert found.order >= order - 0.2, (c, found)
+
+
+@pytest.mark.slow
+def test_weak_order_of_churn_around_another_solver():
+    """The marginals have the order of what it wraps, where some steps have no noise too."""
+    assert weak_convergence(WRAPPED, PROCESSES["VP"], (32, 64, 128)).order >= 1.8
 
 
 def one_step(solver, process, x, t0, t1, noise):
@@ -168,7 +164,7 @@ def test_without_churn_it_is_the_wrapped_solver_bit_for_bit(wrapped):
     sde = sdelab.VP()
     score, x = lambda x, t: -jnp.tanh(x), jax.random.normal(jax.random.key(1), (16, 2))
     reverse, flow = sdelab.ReverseSDE(sde, score), sdelab.ProbabilityFlow(sde, score)
-    for t0, t1 in ((1.0, 0.6), (0.6, 0.3), (0.3, 1e-3), (0.3, 0.0)):
+    for t0, t1 in ((0.6, 0.3), (0.3, 0.0)):
         churned = one_step(Churn(wrapped, 0.0), reverse, x, t0, t1, jnp.ones((1, 16, 2)))
         np.testing.assert_array_equal(churned, one_step(wrapped, flow, x, t0, t1, jnp.zeros((0, 16, 2))))
 
