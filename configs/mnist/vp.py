@@ -3,7 +3,7 @@
 Command:  sdelab train --config configs/mnist/vp.py --workdir runs/mnist/vp
 Hardware: two CPU cores
 Time:     9 min 46 s (two cores with AVX2, compilation and pictures included)
-Expected: digits of every class in `pictures/samples`, about nine of ten legible (read by eye, step 1750)
+Expected: digits of every class in `pictures/samples`, about nine of ten of the 60 there legible (by eye)
 """
 
 from typing import Any
