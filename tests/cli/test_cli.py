@@ -301,7 +301,7 @@ def test_every_solver_of_the_list_fits_its_process(trained, solver):
         chosen.check(given)  # it raises where the process is not one for it
 
 
-@pytest.mark.parametrize("solver", NOT_CATALOGUED)
+@pytest.mark.parametrize("solver", [name for name in NOT_CATALOGUED if not name.startswith("kencarp")])  # as KenCarp4
 @pytest.mark.slow
 def test_those_that_are_not_of_the_catalogue_sample(trained, solver):
     """A process that ends where the network is exact: the untrained one is, for Gaussian data of its own scale."""
