@@ -10,7 +10,7 @@ from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SECONDS_PER_CELL = 300  # a whole notebook takes under a minute on an idle laptop; a test machine may be shared
+SECONDS_PER_CELL = 300  # the longest notebook takes two minutes on two idle cores; a test machine may be shared
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 

@@ -104,8 +104,8 @@ def test_a_configuration_is_a_file_or_a_name(folder, capsys, tmp_path, words):
     code, out, _ = sdelab_command(capsys, "import", *words, "--workdir", tmp_path / "run")
     assert code == 0
     assert ("raw, of step 7" in out) == ("--weights=raw" in words)
-    code, _, _ = sdelab_command(capsys, "sample", "--workdir", tmp_path / "run", "--steps", 2, "--count", 1)
-    assert code == 0
+    sde, _ = sdelab.load(tmp_path / "run")
+    assert type(sde) is {"vesde": sdelab.VE, "subvpsde": sdelab.SubVP}.get(words[-1].split("=")[-1], sdelab.VP)
 
 
 @pytest.mark.slow
