@@ -10,6 +10,7 @@ import pytest
 import sdelab
 from sdelab import grids, solvers
 from sdelab.solvers.ancestral_step import AncestralStep
+from sdelab.solvers.catalog import STOCHASTIC
 from sdelab.solvers.churn import Churn
 from sdelab.solvers.ddim import DDIM, StochasticDDIM
 from sdelab.solvers.dpm_solver import DPMSolver2
@@ -36,28 +37,34 @@ ANY = {  # any stochasticity, with the weak order
     "diffrax.SPaRK": (diffrax.SPaRK(), 2),
     "diffrax.SlowRK": (diffrax.SlowRK(), 2),
 }
-WRAPPED = Churn(DPMSolver2(), 5.0, s_max=2.0)
+CATALOGUED = {repr(solver) for solver in STOCHASTIC.values()}
+WRAPPED = {"DDIM": (Churn(DDIM(), 5.0), 1), "DPMSolver2": (Churn(DPMSolver2(), 5.0, s_max=2.0), 2)}
 CASES = [pytest.param(name, marks=() if name == "SDEDPMSolverPlusPlus2M" else pytest.mark.slow) for name in ANY]
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_weak_order(name):
-    """On Gaussian data, exactly propagated, with less noise than the reverse SDE's own: for that, see test_orders.py.
+    """On Gaussian data, exactly propagated; with the reverse SDE's own noise only what test_orders.py does not measure.
 
     The marginals of `AncestralStep` have the order of what it wraps.
     """
     solver, order = ANY[name]
     steps = (64, 128, 256) if order == 1 else (32, 64, 128)
-    for c in (0.0, 0.5):
+    if name == "ExponentialEuler-noise":  # at c = 1 two errors of order 1 all but cancel in a few hundred steps
+        steps = (256, 512, 1024)
+    for c in (0.0, 0.5) if repr(solver) in CATALOGUED else (0.0, 0.5, 1.0):
         found = weak_convergence(solver, PROCESSES["VP"], steps, stochasticity=c)
         print(f"{name}, c = {c}: weak order {found.order:.2f}, claimed {order}")
         assert found.order >= order - 0.2, (c, found)
 
 
 @pytest.mark.slow
-def test_weak_order_of_churn_around_another_solver():
+@pytest.mark.parametrize("name", WRAPPED)
+def test_weak_order_of_churn_around_another_solver(name):
     """The marginals have the order of what it wraps, where some steps have no noise too."""
-    assert weak_convergence(WRAPPED, PROCESSES["VP"], (32, 64, 128)).order >= 1.8
+    solver, order = WRAPPED[name]
+    steps = (64, 128, 256) if order == 1 else (32, 64, 128)
+    assert weak_convergence(solver, PROCESSES["VP"], steps).order >= order - 0.2
 
 
 def one_step(solver, process, x, t0, t1, noise):
