@@ -26,7 +26,7 @@ def test_brute_force(chunk):
         sde, v = VP(), np.random.default_rng(2).normal(size=(6, 4))
 
         @jax.jit
-        def values(x, t):
+        def values(x, t, v):
             score = Empirical(DATA, chunk=chunk).score(sde)
             covariances = score.posterior_covariance_product(x, t, v), score.posterior_covariance_diagonal(x, t)
             return score(x, t), score.denoise(x, t), score.log_prob(x, t), *covariances
@@ -34,7 +34,7 @@ def test_brute_force(chunk):
         for t in (1e-4, 0.05, 0.4, 1.0):
             alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
             x = alpha * DATA[:6] + sigma * np.random.default_rng(1).normal(size=(6, 4))
-            score, denoise, ours, product, diagonal = values(x, t)
+            score, denoise, ours, product, diagonal = values(x, t, v)
             weights, log_prob = brute_force(x, alpha, sigma)
             denoised = weights @ DATA
             np.testing.assert_allclose(denoise, denoised, rtol=1e-11, atol=1e-12)
