@@ -37,7 +37,11 @@ def load_arrays(
         mask = held_out_mask(labels, len(parts["train"]), held_out)
         train, held = _split(parts["train"], mask)
         labels, held_labels = (None, None) if labels is None else (labels[~mask], labels[mask])
-    classes = 0 if labels is None else 1 + max(int(part.max()) for part in (labels, held_labels) if part is not None)
+    classes = (
+        0
+        if labels is None
+        else 1 + max(int(part.max()) for part in (labels, held_labels) if part is not None and len(part))
+    )
     scaling = _scaling(path, parts["train"], levels, low, high)
     return Dataset(
         name=name,
