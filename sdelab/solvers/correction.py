@@ -60,15 +60,16 @@ class UniC(AbstractCorrection):
 
     def apply(self, sde, x: State, memory: History, known: Known, *, order, prediction, rule) -> State:
         t, t_end = memory.times[0], known.times[0]  # where the last step began and ended
-        level, h = known.levels[1], known.levels[0] - known.levels[1]
         ends = jnp.stack([t, t_end])
         alpha, sigma = sde.alpha(ends), sde.sigma(ends)
-        last = Span(t, t_end, alpha[0], alpha[1], sigma[0], sigma[1], level, h, jnp.zeros((), bool))
-        nodes = [(known.levels[j] - level) / h for j in (1, 0, *range(2, len(known.values)))]
+        last = Span(
+            t, t_end, alpha[0], alpha[1], sigma[0], sigma[1], known.levels[1], known.levels[0], jnp.zeros((), bool)
+        )
+        nodes = [(known.levels[j] - last.level0) / last.h for j in (1, 0, *range(2, len(known.values)))]
         values = [known.values[j] for j in (1, 0, *range(2, len(known.values)))]
         moments = prediction.moments(last, len(nodes))
         factor, scale = prediction.factors(last)
-        linear = None if rule is None else rule.integral(moments, h, scale)
+        linear = None if rule is None else rule.integral(moments, last.h, scale)
         parts = weights(nodes, newton_integrals(nodes, moments), order + 1, linear)
         assert memory.previous is not None
         return jnp.where(order > 0, combine(factor, parts, memory.previous, values), x)

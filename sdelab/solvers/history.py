@@ -13,7 +13,7 @@ from sdelab.sde import AbstractAffineSDE
 from sdelab.solvers.base import Interval
 from sdelab.solvers.exponential import half_log_snr
 from sdelab.solvers.newton import combine, newton_integrals, weights
-from sdelab.solvers.prediction import AbstractPrediction, ScalarArray, Span, span
+from sdelab.solvers.prediction import AbstractPrediction, ScalarArray, Span, spans
 
 
 class Known(eqx.Module):
@@ -159,10 +159,11 @@ def insert(
     r"""A step on the polynomial through the `known` predictions, given with their $\lambda$, and one inserted at the last
     of the `inner` times; the state there comes from the known ones and one inserted before, and so on."""
     sde, points = require_affine(process.sde, "a multistep solver"), known
-    for t in inner:
-        x_t = extrapolate(prediction, span(sde, interval.t0, t), x, points)
-        points = [*known, (half_log_snr(sde, t), prediction.predict(process, x_t, t))]
-    return extrapolate(prediction, span(sde, interval.t0, interval.t1), x, points)
+    *there, here = spans(sde, interval.t0, [*inner, interval.t1])
+    for part in there:
+        x_t = extrapolate(prediction, part, x, points)
+        points = [*known, (part.level1, prediction.predict(process, x_t, part.t1))]
+    return extrapolate(prediction, here, x, points)
 
 
 def extrapolate(

@@ -6,6 +6,7 @@ $x_1 = a\,x_0 + \int_0^1 P(\theta)\,dK(\theta)$, $\quad K_j = \int \theta^j\,dK$
 """
 
 import abc
+from collections.abc import Sequence
 from typing import ClassVar
 
 import equinox as eqx
@@ -22,9 +23,9 @@ ScalarArray = Float[Array, ""]
 
 
 class Span(eqx.Module):
-    r"""The kernel at both ends of an interval, $\lambda_0$ and $h = \lambda_1 - \lambda_0$.
+    r"""The kernel and $\lambda$ at both ends of an interval.
 
-    `to_data`: whether $\sigma_1 = 0$. Then $h$ is infinite, and a finite number stands in its place.
+    `to_data`: whether $\sigma_1 = 0$. Then $\lambda_1$ is infinite, and a finite number stands in its place.
     """
 
     t0: ScalarArray
@@ -34,17 +35,31 @@ class Span(eqx.Module):
     sigma0: ScalarArray
     sigma1: ScalarArray
     level0: ScalarArray
-    h: ScalarArray
+    level1: ScalarArray
     to_data: Bool[Array, ""]
+
+    @property
+    def h(self) -> ScalarArray:
+        r"""$\lambda_1 - \lambda_0$."""
+        return self.level1 - self.level0
 
 
 def span(sde: AbstractAffineSDE, t0: ScalarArray, t1: ScalarArray) -> Span:
     """The interval from `t0` down to `t1`. Its numbers have finite derivatives, where sigma(t1) = 0 too."""
-    to_data = sde.sigma(t1) <= 0.0
-    times = jnp.stack([t0, jnp.where(to_data, 0.5 * t0, t1)])
-    sigma, levels = sde.sigma(times), half_log_snr(sde, times)
-    sigma1 = jnp.where(to_data, 0.0, sigma[1])
-    return Span(t0, t1, sde.alpha(t0), sde.alpha(t1), sigma[0], sigma1, levels[0], levels[1] - levels[0], to_data)
+    return spans(sde, t0, [t1])[0]
+
+
+def spans(sde: AbstractAffineSDE, t0: ScalarArray, ends: Sequence[ScalarArray]) -> list[Span]:
+    """The intervals from `t0` down to each of `ends`, their kernels all evaluated together."""
+    times = jnp.stack([t0, *ends])
+    to_data = (sde.sigma(times) <= 0.0).at[0].set(False)
+    safe = jnp.where(to_data, 0.5 * t0, times)
+    alpha, sigma, levels = sde.alpha(times), sde.sigma(safe), half_log_snr(sde, safe)
+    end_sigma = jnp.where(to_data, 0.0, sigma)
+    return [
+        Span(t0, t1, alpha[0], alpha[i], sigma[0], end_sigma[i], levels[0], levels[i], to_data[i])
+        for i, t1 in enumerate(ends, start=1)
+    ]
 
 
 class AbstractPrediction(eqx.Module):

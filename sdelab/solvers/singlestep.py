@@ -12,10 +12,9 @@ from sdelab._checks import check_increasing, check_positive, check_unit_interval
 from sdelab._typing import State
 from sdelab.reverse import AbstractReverseProcess, require_affine
 from sdelab.solvers.base import AbstractReverseSolver, Interval, Step, check_kind
-from sdelab.solvers.exponential import half_log_snr
 from sdelab.solvers.history import extrapolate
 from sdelab.solvers.newton import AbstractLinearTerm, combine, newton_integrals, weights
-from sdelab.solvers.prediction import AbstractPrediction, ScalarArray, Span, span
+from sdelab.solvers.prediction import AbstractPrediction, ScalarArray, Span, spans
 
 Point = tuple[ScalarArray, State]
 r"""A $\lambda$ and the prediction there."""
@@ -41,7 +40,8 @@ class AbstractSinglestep(AbstractReverseSolver):
 
     def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Any) -> Step:
         sde, prediction = require_affine(process.sde, type(self).__name__), self.prediction()
-        here = span(sde, interval.t0, interval.t1)
+        inner = [interval.inner[i] for i in range(len(self.inner_fractions()))]
+        *there, here = spans(sde, interval.t0, [*inner, interval.t1])
         first = prediction.predict(process, x, interval.t0)
 
         def to_data(x: State) -> State:
@@ -49,10 +49,9 @@ class AbstractSinglestep(AbstractReverseSolver):
 
         def whole(x: State) -> State:
             points = [(here.level0, first)]
-            for i in range(len(self.inner_fractions())):
-                t = interval.inner[i]
-                inner = extrapolate(prediction, span(sde, interval.t0, t), x, points)
-                points.append((half_log_snr(sde, t), prediction.predict(process, inner, t)))
+            for part in there:
+                y = extrapolate(prediction, part, x, points)
+                points.append((part.level1, prediction.predict(process, y, part.t1)))
             return self.conclude(here, x, points)
 
         x1 = jax.lax.cond(here.to_data, to_data, whole, x)
