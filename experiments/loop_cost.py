@@ -11,8 +11,9 @@ turns within one run, on one program. Checkpoints are not in it. Run it on a mac
 
 Two numbers come of it. `ratio`, of loop to step by the clock, is the median over the rounds, and no sharper than its quartiles.
 `bound` is 1 + host / step, where `host` is what the loop's threads compute beyond calling the step, by their processor time: it
-is the ratio of a device that stands still for as long as the host works, and other processes do not blur it. The host works
-while the device computes; where the processor is the device, it takes a share of it. The exit status is 1 if `bound`, or
+is the ratio of a device that stands still for as long as the host works, and other processes do not blur it. Time in which no
+thread works, such as a slow disk's, is in `ratio` alone. The host works while the device computes; where the processor is the
+device, it takes a share of it. The exit status is 1 if `bound`, or
 the lower quartile of `ratio`, is more than 1.01.
 """
 
@@ -144,9 +145,8 @@ def measure(options: argparse.Namespace) -> tuple[list[Round], list[float]]:
     """The rounds after the warm-up, and what each batch took."""
     with tempfile.TemporaryDirectory() as folder:
         config = _config(options, Path(folder))
-        build_placement(
-            build(config).run, options.batch_size
-        )  # what is not accepted is said before anything is replaced
+        # what is not accepted is said before anything is replaced
+        build_placement(build(config).run, options.batch_size)
         TakingTurns.config, TakingTurns.rounds, TakingTurns.batches = config, [], []
         with mock.patch.object(loop, "Dispatcher", TakingTurns):
             loop.fit(config, Path(folder) / "run")

@@ -45,7 +45,9 @@ def test_an_npy_is_mapped_and_split(tmp_path, monkeypatch):
 def test_nothing_need_be_held_out(tmp_path):
     np.savez(tmp_path / "all.npz", train=IMAGES, train_labels=np.arange(len(IMAGES)) % 3)
     dataset = load_dataset("arrays", path=str(tmp_path / "all.npz"), held_out=0)
-    assert (len(dataset.train), len(dataset.held_out), dataset.classes) == (len(IMAGES), 0, 3)
+    np.testing.assert_array_equal(np.asarray(dataset.train).reshape(IMAGES.shape), IMAGES)
+    np.testing.assert_array_equal(dataset.train_labels, np.arange(len(IMAGES)) % 3)
+    assert (len(dataset.held_out), dataset.classes) == (0, 3)
 
 
 def test_points_of_a_continuum_are_in_model_units(tmp_path):
