@@ -1,5 +1,6 @@
 """What a solve is asked for, checked and made ready before anything is compiled."""
 
+import functools
 import operator
 from typing import Any, TypeVar
 
@@ -45,7 +46,7 @@ def check_start(
     check_key(key, shape[0], needed=(process.stochastic and not replayed) or not given)
     if not given:
         return shape, jnp.result_type(float)
-    start = jnp.asarray(shape_or_x_T) * 1.0
+    start = as_states(shape_or_x_T)
     return start, start.dtype
 
 
@@ -72,11 +73,17 @@ def check_condition(process: AbstractReverseProcess, batch: int) -> None:
 
 def check_states(process: AbstractReverseProcess, x: Any) -> State:
     """Given states as a floating-point array of shape `(batch, *event)`."""
-    x = jnp.asarray(x) * 1.0
+    x = as_states(x)
     if x.ndim < 1 or x.size == 0:
         raise ValueError(f"x has shape {x.shape}; accepted: (batch, *event), each at least 1.")
     check_condition(process, x.shape[0])
     return x
+
+
+def as_states(x: Any) -> State:
+    """A floating-point array; integers become floats."""
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x * 1.0
 
 
 def check_starts_at_prior(times: grids.Grid, sde: AbstractSDE, otherwise: str) -> None:
@@ -90,12 +97,25 @@ def check_starts_at_prior(times: grids.Grid, sde: AbstractSDE, otherwise: str) -
 
 def as_arrays(tree: T) -> T:
     """Python numbers become arrays, weakly typed: a new value is then no reason to compile again."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, tree)
+    return jax.tree.map(lambda leaf: _as_array(leaf) if isinstance(leaf, float) else leaf, tree)
 
 
-def as_clock(times: np.ndarray, dtype: Any) -> Float[Array, " steps_plus_1"]:
+def _as_array(number: float) -> Array:
+    if type(number) is not float:  # NumPy's are floats too, and keep their type
+        return jnp.asarray(number)
+    return _weak_array(number.hex(), bool(jax.config.jax_enable_x64))
+
+
+@functools.lru_cache(maxsize=4096)
+def _weak_array(number: str, double: bool) -> Array:
+    """Made once: a solve meets the same few numbers at every call, and to make an array takes as long as a short solve."""
+    with jax.ensure_compile_time_eval():
+        return jnp.asarray(float.fromhex(number))
+
+
+def as_clock(times: np.ndarray, dtype: Any) -> Float[np.ndarray, " steps_plus_1"]:
     """Times in the state's precision, and never below float32."""
-    return jnp.asarray(times, jnp.float64 if dtype == jnp.float64 else jnp.float32)
+    return np.asarray(times, np.float64 if dtype == jnp.float64 else np.float32)
 
 
 def plan_steps(

@@ -9,6 +9,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from sdelab import grids
@@ -52,7 +53,7 @@ def check_starts_above_data(process: ProbabilityFlow, times: grids.Grid) -> None
 class ForwardPlan(eqx.Module):
     """The times, and all of a solve that is structure: with the shapes of the arrays, the key of its program."""
 
-    clock: Float[Array, " steps_plus_1"]
+    clock: Float[Array | np.ndarray, " steps_plus_1"]
     solver: diffrax.AbstractSolver
     controller: diffrax.PIDController | None
     control: Joint | PerSample

@@ -1,6 +1,5 @@
 """Sampling: any solver, on a fixed grid or adaptively, from noise to data and back."""
 
-import dataclasses
 from typing import Any, cast
 
 import diffrax
@@ -39,6 +38,7 @@ from sdelab.solvers.diffrax_terms import check_diffrax_solver, check_diffrax_ste
 from sdelab.solvers.finish import AbstractFinish, NoFinish
 from sdelab.solvers.noise import AbstractNoise, KeyedNoise, NoNoise, StoredNoise, sample_keys
 
+AT_THE_END = diffrax.SaveAt(t1=True)
 ROUND_TRIP_TOLERANCE = 1e-6  # of encode and decode: the least that float32 admits
 
 
@@ -57,9 +57,8 @@ class SampleInfo(eqx.Module):
 
 
 class _Plan(eqx.Module):
-    """All of a solve that is structure: it is the key of the compiled program, with the shapes of the arrays."""
+    """All of a solve, but for its solver, that is structure: the key of the compiled program, with the arrays' shapes."""
 
-    solver: diffrax.AbstractSolver
     finish: AbstractFinish
     controller: diffrax.PIDController | None
     control: Joint | PerSample
@@ -67,12 +66,6 @@ class _Plan(eqx.Module):
     saveat: diffrax.SaveAt
     max_steps: int = eqx.field(static=True)
     to_data: bool = eqx.field(static=True)
-
-    def ready(self) -> "_Plan":
-        """With the numbers of our own solvers as arrays; diffrax looks at those of its own while it traces."""
-        if not isinstance(self.solver, AbstractReverseSolver):
-            return self
-        return dataclasses.replace(self, solver=as_arrays(self.solver))
 
 
 def sample_with_info(
@@ -115,9 +108,8 @@ def sample_with_info(
     start, dtype = check_start(key, process, shape_or_x_T, replayed=noise is not None)
     times, controller = plan_steps(process, solver, grid, rtol, atol, dtype)
     to_data = ends_at_data(process.sde, float(times[-1]))
-    plan = _Plan(solver, finish, controller, error_control, adjoint, diffrax.SaveAt(t1=True), max_steps, to_data)
-    x, solution = _solve(key, process, start, times, noise, plan, throw=throw)
-    evaluations = _evaluations(process, solution, plan, len(times) - 1)
+    plan = _Plan(finish, controller, error_control, adjoint, AT_THE_END, max_steps, to_data)
+    x, solution, evaluations = _solve(key, process, start, times, noise, solver, plan, throw=throw)
     return x, SampleInfo(evaluations, solution.accepted, solution.rejected, solution.result)
 
 
@@ -156,9 +148,9 @@ def trajectory(
     clock = as_clock(-times, dtype)
     saveat = diffrax.SaveAt(t0=True, steps=True) if controller is None else diffrax.SaveAt(ts=clock)
     to_data = ends_at_data(process.sde, float(times[-1]))
-    plan = _Plan(solver, NoFinish(), controller, error_control, adjoint, saveat, max_steps, to_data)
-    _, solution = _solve(key, process, start, times, noise, plan)
-    return -clock, solution.states
+    plan = _Plan(NoFinish(), controller, error_control, adjoint, saveat, max_steps, to_data)
+    _, solution, _ = _solve(key, process, start, times, noise, solver, plan)
+    return jnp.asarray(-clock), solution.states
 
 
 def encode(
@@ -231,20 +223,23 @@ def _solve(
     start: State | tuple[int, ...],
     times: grids.Grid,
     noise: AbstractNoise | None,
+    solver: diffrax.AbstractSolver,
     plan: _Plan,
     *,
     throw: bool = True,
-) -> tuple[State, Solution]:
-    """What is asked for is checked, run, and checked for its success."""
+) -> tuple[State, Solution, Int[Array, " batch"] | None]:
+    """What is asked for is checked, run, and checked for its success. The samples, what was solved, and evaluations."""
     if isinstance(start, tuple):
         check_starts_at_prior(times, process.sde, "the states there as shape_or_x_T")
-    _check_solver(process, plan, noise, len(times) - 1)
+    _check_solver(process, solver, plan, noise, len(times) - 1)
     dtype = jnp.result_type(float) if isinstance(start, tuple) else start.dtype
-    x, solution = _run(as_arrays(process), start, key, as_clock(-times, dtype), noise, plan.ready())
-    if throw and _may_fail(plan):
+    own = isinstance(solver, AbstractReverseSolver)
+    ready = as_arrays(solver) if own else solver  # diffrax looks at the numbers of its own while it traces
+    x, solution, evaluations = _run(as_arrays(process), start, key, as_clock(-times, dtype), noise, ready, plan)
+    if throw and _may_fail(solver, plan):
         check_replay(plan.adjoint, solution.accepted)
         check_success(solution.success, solution.result, solution.accepted + solution.rejected, plan.max_steps)
-    return x, solution
+    return x, solution, evaluations
 
 
 @eqx.filter_jit
@@ -254,9 +249,10 @@ def _run(
     key: Key[Array, "..."] | None,
     clock: Float[Array, " steps_plus_1"],
     noise: AbstractNoise | None,
+    solver: diffrax.AbstractSolver,
     plan: _Plan,
-) -> tuple[State, Solution]:
-    """Start, solve and finish, in one compiled program. Start and path of a sample draw from its own key."""
+) -> tuple[State, Solution, Int[Array, " batch"] | None]:
+    """Start, solve and finish, in one compiled program, and what it evaluates. Each sample draws from its own key."""
     batch = start[0] if isinstance(start, tuple) else start.shape[0]
     keys = sample_keys(key, batch) if key is not None and key.ndim == 0 else key
     path_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
@@ -264,13 +260,13 @@ def _run(
     if plan.controller is None:
         own = NoNoise() if path_keys is None else KeyedNoise(path_keys)
         noise = own if noise is None else noise
-        solution = solve_on_grid(process, x_T, clock, plan.solver, noise, plan.adjoint, plan.saveat)
+        solution = solve_on_grid(process, x_T, clock, solver, noise, plan.adjoint, plan.saveat)
     else:
         solution = solve_adaptively(
             process,
             x_T,
             clock,
-            plan.solver,
+            solver,
             path_keys,
             plan.controller,
             plan.control,
@@ -278,7 +274,8 @@ def _run(
             plan.saveat,
             plan.max_steps,
         )
-    return plan.finish.apply(process, solution.states[-1], solution.x_mean, -clock[-1], plan.to_data), solution
+    x = plan.finish.apply(process, solution.states[-1], solution.x_mean, -clock[-1], plan.to_data)
+    return x, solution, _evaluations(process, solution, solver, plan, clock.shape[0] - 1)
 
 
 def draw_prior(process: AbstractReverseProcess, keys: PRNGKeys, event: tuple[int, ...]) -> State:
@@ -286,7 +283,13 @@ def draw_prior(process: AbstractReverseProcess, keys: PRNGKeys, event: tuple[int
     return jax.vmap(lambda key: process.sde.prior_sample(jax.random.fold_in(key, 0), (1, *event))[0])(keys)
 
 
-def _check_solver(process: AbstractReverseProcess, plan: _Plan, noise: AbstractNoise | None, steps: int) -> None:
+def _check_solver(
+    process: AbstractReverseProcess,
+    solver: diffrax.AbstractSolver,
+    plan: _Plan,
+    noise: AbstractNoise | None,
+    steps: int,
+) -> None:
     check_count(max_steps=plan.max_steps)
     if not isinstance(plan.control, (Joint, PerSample)):
         raise TypeError(f"error_control = {plan.control!r} is not accepted; it must be PerSample() or Joint().")
@@ -299,26 +302,26 @@ def _check_solver(process: AbstractReverseProcess, plan: _Plan, noise: AbstractN
         raise ValueError("noise is given for a fixed grid; with tolerances the path must be known between the steps.")
     if isinstance(noise, StoredNoise) and noise.values.shape[0] != steps:
         raise ValueError(f"noise has {noise.values.shape[0]} steps; accepted: as many as the grid, {steps}.")
-    if isinstance(plan.solver, AbstractReverseSolver):
-        plan.solver.check(process)
+    if isinstance(solver, AbstractReverseSolver):
+        solver.check(process)
     else:
-        check_diffrax_solver(plan.solver, process)
-        check_diffrax_steps(plan.solver, process, plan.controller is None, plan.to_data)
-    check_adjoint(plan.adjoint, plan.solver, process)
+        check_diffrax_solver(solver, process)
+        check_diffrax_steps(solver, process, plan.controller is None, plan.to_data)
+    check_adjoint(plan.adjoint, solver, process)
 
 
-def _may_fail(plan: _Plan) -> bool:
+def _may_fail(solver: diffrax.AbstractSolver, plan: _Plan) -> bool:
     """Explicit steps on a fixed grid always arrive: then nothing is read back, and the call does not wait."""
-    return plan.controller is not None or is_per_sample(plan.solver)
+    return plan.controller is not None or is_per_sample(solver)
 
 
 def _evaluations(
-    process: AbstractReverseProcess, solution: Solution, plan: _Plan, steps: int
+    process: AbstractReverseProcess, solution: Solution, solver: diffrax.AbstractSolver, plan: _Plan, steps: int
 ) -> Int[Array, " batch"] | None:
     finish = plan.finish.evaluations(process, plan.to_data)
-    if isinstance(plan.solver, AbstractReverseSolver):
-        return jnp.full_like(solution.accepted, plan.solver.evaluations(steps, plan.to_data) + finish)
-    first = total_evaluations(cost(plan.solver), solution.accepted + solution.rejected, finish)
+    if isinstance(solver, AbstractReverseSolver):
+        return jnp.full_like(solution.accepted, solver.evaluations(steps, plan.to_data) + finish)
+    first = total_evaluations(cost(solver), solution.accepted + solution.rejected, finish)
     if first is None or plan.controller is None or not isinstance(plan.adjoint, ReplayAcceptedSteps):
         return first
-    return first + cast(Array, total_evaluations(cost(plan.solver), solution.accepted, 0))
+    return first + cast(Array, total_evaluations(cost(solver), solution.accepted, 0))
