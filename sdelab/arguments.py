@@ -103,7 +103,7 @@ def as_arrays(tree: T) -> T:
 def _as_array(number: float) -> Array:
     if type(number) is not float:  # NumPy's are floats too, and keep their type
         return jnp.asarray(number)
-    return _weak_array(number.hex(), bool(jax.config.jax_enable_x64))
+    return _weak_array(number.hex(), bool(jax.config.read("jax_enable_x64")))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -6,6 +6,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from sdelab import grids
@@ -145,12 +146,12 @@ def trajectory(
         times = grids.uniform(process.sde, 100)
     if controller is None and isinstance(adjoint, diffrax.BacksolveAdjoint):
         raise ValueError("BacksolveAdjoint keeps no steps of a grid; accepted: tolerances, or another adjoint.")
-    clock = as_clock(-times, dtype)
+    clock = jnp.asarray(as_clock(-times, dtype))
     saveat = diffrax.SaveAt(t0=True, steps=True) if controller is None else diffrax.SaveAt(ts=clock)
     to_data = ends_at_data(process.sde, float(times[-1]))
     plan = _Plan(NoFinish(), controller, error_control, adjoint, saveat, max_steps, to_data)
     _, solution, _ = _solve(key, process, start, times, noise, solver, plan)
-    return jnp.asarray(-clock), solution.states
+    return -clock, solution.states
 
 
 def encode(
@@ -247,14 +248,14 @@ def _run(
     process: AbstractReverseProcess,
     start: State | tuple[int, ...],
     key: Key[Array, "..."] | None,
-    clock: Float[Array, " steps_plus_1"],
+    clock: Float[Array | np.ndarray, " steps_plus_1"],
     noise: AbstractNoise | None,
     solver: diffrax.AbstractSolver,
     plan: _Plan,
 ) -> tuple[State, Solution, Int[Array, " batch"] | None]:
     """Start, solve and finish, in one compiled program, and what it evaluates. Each sample draws from its own key."""
     batch = start[0] if isinstance(start, tuple) else start.shape[0]
-    keys = sample_keys(key, batch) if key is not None and key.ndim == 0 else key
+    keys, clock = sample_keys(key, batch) if key is not None and key.ndim == 0 else key, jnp.asarray(clock)
     path_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
     x_T = draw_prior(process, cast(PRNGKeys, keys), start[1:]) if isinstance(start, tuple) else start
     if plan.controller is None:

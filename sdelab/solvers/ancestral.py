@@ -8,7 +8,8 @@ from jaxtyping import Array, Float
 from sdelab._checks import check_instance, is_concrete
 from sdelab._typing import Scalar, State
 from sdelab.reverse import AbstractReverseProcess, require_affine
-from sdelab.solvers.base import AbstractReverseSolver, Interval, Step, check_kind
+from sdelab.solvers.base import AbstractReverseSolver, Interval, PastTimes, Step, check_kind
+from sdelab.solvers.combination import Combination, NoisyCombination
 from sdelab.solvers.discretization import DDPM, SMLD, snr_ratio, table_index
 
 
@@ -53,12 +54,15 @@ class Ancestral(AbstractReverseSolver):
     def __check_init__(self):
         check_instance(AbstractAncestralVariance, variance=self.variance)
 
-    def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Any) -> Step:
+    def numbers(self, process: AbstractReverseProcess, interval: Interval, past: PastTimes) -> NoisyCombination:
         sde, t0, t1 = require_affine(process.sde, "Ancestral"), interval.t0, interval.t1
         ratio, fraction = snr_ratio(sde, t0, t1)
-        x_mean = ratio * sde.alpha(t1) / sde.alpha(t0) * x + sde.alpha(t1) * fraction * process.denoise(x, t0)
-        std = self.variance.std(sde.sigma(t0), sde.sigma(t1), fraction)
-        return Step(x_mean + std * interval.noise[0], x_mean)
+        mean = Combination(ratio * sde.alpha(t1) / sde.alpha(t0), (sde.alpha(t1) * fraction,))
+        return NoisyCombination(mean, self.variance.std(sde.sigma(t0), sde.sigma(t1), fraction))
+
+    def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Any) -> Step:
+        step = self.numbers_of(process, interval)
+        return step(x, [process.denoise(x, interval.t0)], interval.noise[0])
 
     def check(self, process: AbstractReverseProcess) -> None:
         check_ancestral(type(self).__name__, process)

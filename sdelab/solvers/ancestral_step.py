@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from sdelab._checks import is_concrete
 from sdelab._typing import State
 from sdelab.reverse import AbstractReverseProcess, require_affine
-from sdelab.solvers.base import AbstractReverseSolver, Interval, Step, check_kind
+from sdelab.solvers.base import AbstractReverseSolver, Interval, PastTimes, Step, check_kind
 from sdelab.solvers.discretization import transition
 from sdelab.solvers.wrapping import check_without_memory, check_wrapped, flow_of
 
@@ -34,18 +34,16 @@ class AncestralStep(AbstractReverseSolver):
     def __check_init__(self):
         check_wrapped(self.solver)
 
+    def numbers(self, process: AbstractReverseProcess, interval: Interval, past: PastTimes) -> tuple[Array, Array, Any]:
+        """Scale and standard deviation of the way up, and the wrapped solver's own."""
+        down = interval.inner[0]
+        rest = interval.part(interval.t0, down, None)
+        up = transition(require_affine(process.sde, "AncestralStep"), down, interval.t1)
+        return *up, self.solver.numbers(flow_of(process), rest, past)
+
     def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Any) -> Step:
-        sde, down = require_affine(process.sde, "AncestralStep"), interval.inner[0]
-        rest = Interval(
-            interval.t0,
-            down,
-            interval.index,
-            interval.is_last,
-            interval.noise[1:],
-            interval.inner[1:],
-            interval.steps,
-        )
-        scale, std = transition(sde, down, interval.t1)
+        scale, std, own = self.numbers_of(process, interval)
+        rest = interval.part(interval.t0, interval.inner[0], own)
         x_mean = scale * self.solver.advance(flow_of(process), x, rest, memory).x
         return Step(x_mean + std * interval.noise[0], x_mean)
 

@@ -6,12 +6,14 @@ over which interval it goes and with what noise; the reverse process itself is d
 """
 
 import abc
+import dataclasses
 from typing import Any, ClassVar, Literal
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from equinox import AbstractClassVar
 from jaxtyping import Array, Bool, Float, Int
 
@@ -19,22 +21,29 @@ from sdelab._typing import State
 from sdelab.reverse import AbstractReverseProcess, require_affine
 from sdelab.solvers.noise import AbstractNoise, interval_index
 
+PastTimes = Float[Array | np.ndarray, " past"]
+
 
 class Interval(eqx.Module):
     """One step, from `t0` down to `t1`; `noise` holds the standard normal numbers that it may use, in order.
 
     `index` counts the steps of the grid from 0, `steps` is how many there are. `noise` has shape `(draws, batch, *event)`.
-    `inner` are the times that the solver asked for by `inner_fractions` or `inner_times`. Arrays only:
-    diffrax multiplies every leaf of what `contr` returns by the direction of integration, which is +1 here.
+    `inner` are the times that the solver asked for by `inner_fractions` or `inner_times`, `numbers` what its `numbers` gave
+    for this step; None in an interval made by hand, and then a solver computes them where it needs them.
     """
 
     t0: Float[Array, ""]
     t1: Float[Array, ""]
     index: Int[Array, ""]
-    is_last: Bool[Array, ""] | Int[Array, ""]
+    is_last: Bool[Array, ""]
     noise: Float[Array, "draws batch ..."]
     inner: Float[Array, " fractions"] = eqx.field(default_factory=lambda: jnp.zeros(0))
     steps: Int[Array, ""] = eqx.field(default_factory=lambda: jnp.ones((), jnp.int32))
+    numbers: Any = None
+
+    def part(self, t0: Float[Array, ""], t1: Float[Array, ""], numbers: Any) -> "Interval":
+        """From `t0` to `t1`, for a solver inside another one that has taken the first noise and the first inner time."""
+        return Interval(t0, t1, self.index, self.is_last, self.noise[1:], self.inner[1:], self.steps, numbers)
 
 
 class Step(eqx.Module):
@@ -47,27 +56,28 @@ class Step(eqx.Module):
 
 
 class ReverseTerm(diffrax.AbstractTerm):
-    """The intervals and the noise of a solve in the clock s = -t. `args` of the solve is the reverse process."""
+    """The intervals and the noise of a solve in the clock s = -t. `args` of the solve is the reverse process.
+
+    `intervals` are those of all steps, each leaf with a leading axis, and without noise.
+    """
 
     clock: Float[Array, " steps_plus_1"]
+    intervals: Interval
     noise: AbstractNoise
     draws: int = eqx.field(static=True)
     like: jax.ShapeDtypeStruct = eqx.field(static=True)
-    inner: Float[Array, "steps fractions"]
 
     def vf(self, t, y: State, args: AbstractReverseProcess) -> State:
         return -args.drift(y, -t)
 
     def contr(self, t0: Any, t1: Any, **kwargs) -> Interval:
-        index = interval_index(self.clock, t0)
-        noise = (
-            self.noise.draw(index, self.draws, self.like)
-            if self.draws
-            else jnp.zeros((0, *self.like.shape), self.like.dtype)
-        )
-        steps = jnp.asarray(self.clock.shape[0] - 1, index.dtype)
-        is_last = (index == steps - 1).astype(index.dtype)  # diffrax multiplies it by an integer
-        return Interval(-t0, -t1, index, is_last, noise, self.inner[index], steps)
+        return self.interval(interval_index(self.clock, t0))
+
+    def interval(self, index: Int[Array, ""]) -> Interval:
+        """Step `index` of the grid, with its noise."""
+        interval = jax.tree.map(lambda leaf: leaf[index], self.intervals)
+        noise = self.noise.draw(index, self.draws, self.like) if self.draws else interval.noise
+        return eqx.tree_at(lambda i: i.noise, interval, noise)
 
     def prod(self, vf: State, control: Interval) -> State:
         return vf * (control.t0 - control.t1)
@@ -80,8 +90,20 @@ def reverse_term(
     noise: AbstractNoise,
     like: jax.ShapeDtypeStruct,
 ) -> ReverseTerm:
-    """The term on which `solver` walks the negated grid `clock`."""
-    return ReverseTerm(clock, noise, solver.draws(), like, solver.inner_times(process, -clock[:-1], -clock[1:]))
+    """The term on which `solver` walks the negated grid `clock`. What depends on time alone is computed here, all at once."""
+    starts, ends = -clock[:-1], -clock[1:]
+    steps = len(starts)
+    index = jnp.arange(steps, dtype=jnp.int32)
+    ago = 1 + jnp.arange(solver.remembers(), dtype=jnp.int32)
+    past = starts[jnp.maximum(index[:, None] - ago[None, :], 0)]
+
+    def one(t0: Array, t1: Array, index: Array, inner: Array, past: Array) -> Interval:
+        count, nothing = jnp.asarray(steps, jnp.int32), jnp.zeros((0, *like.shape), like.dtype)
+        interval = Interval(t0, t1, index, index == count - 1, nothing, inner, count)
+        return dataclasses.replace(interval, numbers=solver.numbers(process, interval, past))
+
+    intervals = jax.vmap(one)(starts, ends, index, solver.inner_times(process, starts, ends), past)
+    return ReverseTerm(clock, intervals, noise, solver.draws(), like)
 
 
 def inner_times(
@@ -110,6 +132,9 @@ def times_between(
     share = jnp.asarray(fractions, starts.dtype)
     inner = sde.log_snr_inverse(first[:, None] + share[None, :] * step[:, None])
     return jnp.where(jnp.isfinite(last)[:, None], inner, ends[:, None]).astype(starts.dtype)
+
+
+NO_TIMES = np.zeros(0)
 
 
 class AbstractReverseSolver(diffrax.AbstractSolver):
@@ -150,6 +175,22 @@ class AbstractReverseSolver(diffrax.AbstractSolver):
         """
         return times_between(process, starts, ends, self.inner_fractions())
 
+    def numbers(self, process: AbstractReverseProcess, interval: Interval, past: PastTimes) -> Any:
+        """What a step needs that depends on time alone, a pytree of arrays: `interval.numbers` of `advance`.
+
+        Called once, for all steps of a grid together (by `jax.vmap`), before the loop. `past`: the times at which the last
+        `remembers()` steps began, the most recent first; those before the first step of the grid are made up.
+        """
+        return None
+
+    def numbers_of(self, process: AbstractReverseProcess, interval: Interval, past: PastTimes = NO_TIMES) -> Any:
+        """Those that the interval has, or, where it was made by hand, the same computed here."""
+        return self.numbers(process, interval, past) if interval.numbers is None else interval.numbers
+
+    def remembers(self) -> int:
+        """From how many earlier steps `numbers` needs the times."""
+        return 0
+
     def check(self, process: AbstractReverseProcess) -> None:
         """Errors: a stochastic solver on a probability flow, or a deterministic one on a reverse SDE."""
         check_kind(type(self).__name__, self.kind, process)
@@ -168,16 +209,15 @@ class AbstractReverseSolver(diffrax.AbstractSolver):
     def order(self, terms: Any) -> int | None:
         return self.claimed_order()
 
-    def init(self, terms, t0, t1, y0: State, args: AbstractReverseProcess) -> tuple[Any, State]:
-        return self.initial_memory(args, y0), y0
+    def init(self, terms, t0, t1, y0: State, args: AbstractReverseProcess) -> tuple[Any, State, Int[Array, ""]]:
+        return self.initial_memory(args, y0), y0, jnp.zeros((), jnp.int32)
 
     def step(self, terms, t0, t1, y0: State, args: AbstractReverseProcess, solver_state, made_jump):
-        control = terms.contr(t0, t1)
-        interval = eqx.tree_at(lambda i: i.is_last, control, control.is_last.astype(bool))
-        memory, _ = solver_state
-        step = self.advance(args, y0, interval, memory)
+        memory, _, index = solver_state
+        own = terms if isinstance(terms, ReverseTerm) else terms.term  # diffrax's wrapper turns time around: not here
+        step = self.advance(args, y0, own.interval(index), memory)
         dense = dict(y0=y0, y1=step.x)
-        return step.x, step.error, dense, (step.memory, step.x_mean), diffrax.RESULTS.successful
+        return step.x, step.error, dense, (step.memory, step.x_mean, index + 1), diffrax.RESULTS.successful
 
     def func(self, terms, t0, y0: State, args: AbstractReverseProcess) -> State:
         return terms.vf(t0, y0, args)

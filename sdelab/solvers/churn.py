@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from sdelab._checks import check_increasing, check_nonnegative, check_positive, is_concrete
 from sdelab._typing import Scalar, State
 from sdelab.reverse import AbstractReverseProcess, require_affine
-from sdelab.solvers.base import AbstractReverseSolver, Interval, Step, check_kind
+from sdelab.solvers.base import AbstractReverseSolver, Interval, PastTimes, Step, check_kind
 from sdelab.solvers.discretization import transition
 from sdelab.solvers.wrapping import check_without_memory, check_wrapped, flow_of
 
@@ -45,19 +45,17 @@ class Churn(AbstractReverseSolver):
         check_increasing(s_min=self.s_min, s_max=self.s_max)
         check_positive(s_noise=self.s_noise)
 
+    def numbers(self, process: AbstractReverseProcess, interval: Interval, past: PastTimes) -> tuple[Array, Array, Any]:
+        """Scale and standard deviation of the way up, and the wrapped solver's own."""
+        raised = interval.inner[0]
+        rest = interval.part(raised, interval.t1, None)
+        up = transition(require_affine(process.sde, "Churn"), interval.t0, raised)
+        return *up, self.solver.numbers(flow_of(process), rest, past)
+
     def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Any) -> Step:
-        sde, raised = require_affine(process.sde, "Churn"), interval.inner[0]
-        scale, std = transition(sde, interval.t0, raised)
+        scale, std, own = self.numbers_of(process, interval)
         x = scale * x + self.s_noise * std * interval.noise[0]
-        rest = Interval(
-            raised,
-            interval.t1,
-            interval.index,
-            interval.is_last,
-            interval.noise[1:],
-            interval.inner[1:],
-            interval.steps,
-        )
+        rest = interval.part(interval.inner[0], interval.t1, own)
         return self.solver.advance(flow_of(process), x, rest, memory)
 
     def inner_times(

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 from equinox import AbstractClassVar
 from jaxtyping import Array, Int
 
-from sdelab._typing import State
 from sdelab.sde import AbstractAffineSDE
-from sdelab.solvers.history import History, Known
-from sdelab.solvers.newton import AbstractLinearTerm, combine, newton_integrals, weights
+from sdelab.solvers.base import PastTimes
+from sdelab.solvers.combination import Combination
+from sdelab.solvers.history import Known
+from sdelab.solvers.newton import AbstractLinearTerm, newton_integrals, weights
 from sdelab.solvers.prediction import AbstractPrediction, Span
 
 
@@ -22,20 +23,19 @@ class AbstractCorrection(eqx.Module):
     gain: AbstractClassVar[int]
 
     @abc.abstractmethod
-    def apply(
+    def again(
         self,
         sde: AbstractAffineSDE,
-        x: State,
-        memory: History,
         known: Known,
+        past: PastTimes,
         *,
         order: Int[Array, ""],
         prediction: AbstractPrediction,
         rule: AbstractLinearTerm | None,
-    ) -> State:
-        """The last step again, with the prediction at its end, instead of its result `x`.
+    ) -> Combination | None:
+        """The last step again, from the state where it began, with all the `known` predictions, that at its end the first.
 
-        `order` is the one that it had, or 0 for no correction.
+        `past`: the times at which it and those before it began. `order`: the one that it had. None: what it gave stays.
         """
 
 
@@ -44,8 +44,8 @@ class NoCorrection(AbstractCorrection):
 
     gain: ClassVar = 0
 
-    def apply(self, sde, x: State, memory, known, *, order, prediction, rule) -> State:
-        return x
+    def again(self, sde, known, past, *, order, prediction, rule) -> None:
+        return None
 
 
 class UniC(AbstractCorrection):
@@ -58,18 +58,16 @@ class UniC(AbstractCorrection):
 
     gain: ClassVar = 1
 
-    def apply(self, sde, x: State, memory: History, known: Known, *, order, prediction, rule) -> State:
-        t, t_end = memory.times[0], known.times[0]  # where the last step began and ended
+    def again(self, sde, known: Known, past, *, order, prediction, rule) -> Combination:
+        t, t_end = past[0], known.times[0]  # where the last step began and ended
         ends = jnp.stack([t, t_end])
         alpha, sigma = sde.alpha(ends), sde.sigma(ends)
         last = Span(
             t, t_end, alpha[0], alpha[1], sigma[0], sigma[1], known.levels[1], known.levels[0], jnp.zeros((), bool)
         )
-        nodes = [(known.levels[j] - last.level0) / last.h for j in (1, 0, *range(2, len(known.values)))]
-        values = [known.values[j] for j in (1, 0, *range(2, len(known.values)))]
+        nodes = [(known.levels[j] - last.level0) / last.h for j in (1, 0, *range(2, len(known.levels)))]
         moments = prediction.moments(last, len(nodes))
         factor, scale = prediction.factors(last)
         linear = None if rule is None else rule.integral(moments, last.h, scale)
-        parts = weights(nodes, newton_integrals(nodes, moments), order + 1, linear)
-        assert memory.previous is not None
-        return jnp.where(order > 0, combine(factor, parts, memory.previous, values), x)
+        first, second, *rest = weights(nodes, newton_integrals(nodes, moments), order + 1, linear)
+        return Combination(factor, (second, first, *rest))

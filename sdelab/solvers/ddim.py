@@ -6,7 +6,8 @@ from jaxtyping import Array, Float
 from sdelab._checks import is_concrete
 from sdelab._typing import State
 from sdelab.reverse import AbstractReverseProcess, require_affine
-from sdelab.solvers.base import AbstractReverseSolver, Interval, Step, check_kind
+from sdelab.solvers.base import AbstractReverseSolver, Interval, PastTimes, Step, check_kind
+from sdelab.solvers.combination import Combination, NoisyCombination
 from sdelab.solvers.prediction import span
 
 
@@ -26,10 +27,14 @@ class DDIM(AbstractReverseSolver):
 
     kind: ClassVar = "deterministic"
 
-    def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Any) -> Step:
+    def numbers(self, process: AbstractReverseProcess, interval: Interval, past: PastTimes) -> Combination:
         here = span(require_affine(process.sde, "DDIM"), interval.t0, interval.t1)
         weight = jnp.where(here.to_data, here.alpha1, -here.alpha1 * jnp.expm1(-here.h))
-        x = here.sigma1 / here.sigma0 * x + weight * process.denoise(x, interval.t0)
+        return Combination(here.sigma1 / here.sigma0, (weight,))
+
+    def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Any) -> Step:
+        step = self.numbers_of(process, interval)
+        x = step(x, [process.denoise(x, interval.t0)])
         return Step(x, x)
 
     def check(self, process: AbstractReverseProcess) -> None:
@@ -61,15 +66,18 @@ class StochasticDDIM(AbstractReverseSolver):
 
     kind: ClassVar = "stochastic"
 
-    def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Any) -> Step:
+    def numbers(self, process: AbstractReverseProcess, interval: Interval, past: PastTimes) -> NoisyCombination:
         here = span(require_affine(process.sde, "StochasticDDIM"), interval.t0, interval.t1)
         eta = jnp.asarray(process.noise_level(), here.h.dtype)
         log_kept = _log_kept(eta, here.h)
         scale = here.sigma1 / here.sigma0 * jnp.exp(log_kept)
         weight = jnp.where(here.to_data, here.alpha1, -here.alpha1 * jnp.expm1(log_kept - here.h))
         std = here.sigma1 * eta * jnp.sqrt(-jnp.expm1(-2.0 * here.h))
-        x_mean = scale * x + weight * process.denoise(x, interval.t0)
-        return Step(x_mean + std * interval.noise[0], x_mean)
+        return NoisyCombination(Combination(scale, (weight,)), std)
+
+    def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Any) -> Step:
+        step = self.numbers_of(process, interval)
+        return step(x, [process.denoise(x, interval.t0)], interval.noise[0])
 
     def check(self, process: AbstractReverseProcess) -> None:
         check_kind("StochasticDDIM", self.kind, process)

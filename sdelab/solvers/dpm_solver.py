@@ -9,16 +9,16 @@ from collections.abc import Sequence
 import equinox as eqx
 
 from sdelab._checks import check_instance
-from sdelab._typing import State
+from sdelab.solvers.combination import Combination
 from sdelab.solvers.ddim import DDIM
-from sdelab.solvers.history import extrapolate
+from sdelab.solvers.history import through
 from sdelab.solvers.newton import BH2, AbstractLinearTerm
-from sdelab.solvers.prediction import AbstractPrediction, NoisePrediction, Span
+from sdelab.solvers.prediction import AbstractPrediction, NoisePrediction, ScalarArray, Span
 from sdelab.solvers.singlestep import (
     AbstractLastPolynomial,
     AbstractSinglestep,
     FirstAndLast,
-    Point,
+    T,
     check_fractions,
     second_order,
     third_order_where,
@@ -51,8 +51,8 @@ class DPMSolver2(AbstractSinglestep):
     def prediction(self) -> AbstractPrediction:
         return NoisePrediction()
 
-    def conclude(self, here: Span, x: State, points: Sequence[Point]) -> State:
-        return second_order(self.prediction(), self.linear_term, here, x, points)
+    def conclusion(self, here: Span, levels: Sequence[ScalarArray]) -> Combination:
+        return second_order(self.prediction(), self.linear_term, here, levels)
 
     def inner_fractions(self) -> tuple[float, ...]:
         return (self.r1,)
@@ -87,8 +87,11 @@ class DPMSolver3(AbstractSinglestep):
     def prediction(self) -> AbstractPrediction:
         return NoisePrediction()
 
-    def conclude(self, here: Span, x: State, points: Sequence[Point]) -> State:
-        return extrapolate(self.prediction(), here, x, self.last.choose(points))
+    def conclusion(self, here: Span, levels: Sequence[ScalarArray]) -> Combination:
+        return through(self.prediction(), here, levels)
+
+    def chosen(self, points: Sequence[T]) -> Sequence[T]:
+        return self.last.choose(points)
 
     def inner_fractions(self) -> tuple[float, ...]:
         return self.r1, self.r2

@@ -9,7 +9,8 @@ from sdelab._checks import check_instance
 from sdelab._numerics import safe_sqrt
 from sdelab._typing import State
 from sdelab.reverse import AbstractReverseProcess, require_affine
-from sdelab.solvers.base import AbstractReverseSolver, Interval, Step, check_kind
+from sdelab.solvers.base import AbstractReverseSolver, Interval, PastTimes, Step, check_kind
+from sdelab.solvers.combination import Combination, NoisyCombination
 from sdelab.solvers.discretization import snr_ratio
 
 
@@ -61,14 +62,17 @@ class ExponentialEuler(AbstractReverseSolver):
     def __check_init__(self):
         check_instance(AbstractFrozen, frozen=self.frozen)
 
-    def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Any) -> Step:
+    def numbers(self, process: AbstractReverseProcess, interval: Interval, past: PastTimes) -> NoisyCombination:
         sde, t0, t1 = require_affine(process.sde, "ExponentialEuler"), interval.t0, interval.t1
         scale, sigma0 = sde.alpha(t1) / sde.alpha(t0), sde.sigma(t0)
         ratio, fraction = snr_ratio(sde, t0, t1)
         weight = process.score_weight() * sigma0**2 * self.frozen.share(ratio, fraction)
-        x_mean = scale * x + scale * weight * process.evaluate(x, t0)
         std = scale * process.noise_level() * sigma0 * jnp.sqrt(fraction)
-        return Step(x_mean + std * interval.noise[0], x_mean)
+        return NoisyCombination(Combination(scale, (scale * weight,)), std)
+
+    def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Any) -> Step:
+        step = self.numbers_of(process, interval)
+        return step(x, [process.evaluate(x, interval.t0)], interval.noise[0])
 
     def check(self, process: AbstractReverseProcess) -> None:
         check_kind("ExponentialEuler", "stochastic", process)

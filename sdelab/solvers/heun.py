@@ -1,10 +1,21 @@
 from typing import Any, ClassVar
 
+import equinox as eqx
 import jax
+from jaxtyping import Array, Bool, Float
 
 from sdelab._typing import State
 from sdelab.reverse import AbstractReverseProcess, require_affine
-from sdelab.solvers.base import AbstractReverseSolver, Interval, Step, check_kind
+from sdelab.solvers.base import AbstractReverseSolver, Interval, PastTimes, Step, check_kind
+from sdelab.solvers.combination import Combination
+
+
+class HeunNumbers(eqx.Module):
+    r"""Of a step: Euler's, half the weight of $\epsilon$ in it, and whether there is noise at its end."""
+
+    euler: Combination
+    half: Float[Array, ""]
+    noisy: Bool[Array, ""]
 
 
 class Heun(AbstractReverseSolver):
@@ -17,17 +28,21 @@ class Heun(AbstractReverseSolver):
 
     kind: ClassVar = "deterministic"
 
+    def numbers(self, process: AbstractReverseProcess, interval: Interval, past: PastTimes) -> HeunNumbers:
+        sde = require_affine(process.sde, "Heun")
+        (alpha0, alpha1), (sigma0, sigma1) = ((f(interval.t0), f(interval.t1)) for f in (sde.alpha, sde.sigma))
+        h = alpha1 * (sigma1 / alpha1 - sigma0 / alpha0)
+        return HeunNumbers(Combination(alpha1 / alpha0, (h,)), 0.5 * h, sigma1 > 0.0)
+
     def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Any) -> Step:
-        sde, t0, t1 = require_affine(process.sde, "Heun"), interval.t0, interval.t1
-        alpha0, alpha1 = sde.alpha(t0), sde.alpha(t1)
-        h = sde.sigma(t1) / alpha1 - sde.sigma(t0) / alpha0
-        eps0 = process.noise(x, t0)
-        euler = alpha1 * (x / alpha0 + h * eps0)
+        numbers = self.numbers_of(process, interval)
+        eps0 = process.noise(x, interval.t0)
+        euler = numbers.euler(x, [eps0])
 
         def trapezoid(euler: State) -> State:
-            return euler + alpha1 * 0.5 * h * (process.noise(euler, t1) - eps0)
+            return euler + numbers.half * (process.noise(euler, interval.t1) - eps0)
 
-        x = jax.lax.cond(sde.sigma(t1) > 0.0, trapezoid, lambda euler: euler, euler)
+        x = jax.lax.cond(numbers.noisy, trapezoid, lambda euler: euler, euler)
         return Step(x, x)
 
     def check(self, process: AbstractReverseProcess) -> None:

@@ -10,19 +10,29 @@ from jaxtyping import Array, Float, Int
 from sdelab._typing import State
 from sdelab.reverse import AbstractReverseProcess, require_affine
 from sdelab.sde import AbstractAffineSDE
-from sdelab.solvers.base import Interval
+from sdelab.solvers.base import Interval, PastTimes
+from sdelab.solvers.combination import Combination
 from sdelab.solvers.exponential import half_log_snr
-from sdelab.solvers.newton import combine, newton_integrals, weights
+from sdelab.solvers.newton import newton_integrals, weights
 from sdelab.solvers.prediction import AbstractPrediction, ScalarArray, Span, spans
 
 
 class Known(eqx.Module):
-    r"""Predictions, the present one first, their times and $\lambda$. Of past ones that are not there yet the values are zero,
-    and the places are made up: they get no weight, and must not make the others NaN."""
+    r"""Where predictions were made, the present one first: times and $\lambda$. Those of past ones that are not there yet are made
+    up: they get no weight, and must not make the others NaN."""
 
-    values: tuple[State, ...]
     times: Float[Array, " points"]
     levels: Float[Array, " points"]
+
+
+def known(sde: AbstractAffineSDE, here: Span, past: PastTimes, count: Int[Array, ""]) -> Known:
+    """The present and the `past`, the most recent first, of which the first `count` have been."""
+    past = jnp.asarray(past)
+    age = jnp.arange(len(past), dtype=count.dtype)
+    away = 1.0 + age.astype(past.dtype)
+    times = jnp.where(age < count, past, here.t0 + away * (here.t0 - here.t1))
+    levels = jnp.where(age < count, half_log_snr(sde, past), here.level0 - away)
+    return Known(jnp.concatenate([here.t0[None], times]), jnp.concatenate([here.level0[None], levels]))
 
 
 class History(eqx.Module):
@@ -41,18 +51,6 @@ class History(eqx.Module):
         depth = len(self.values)
         times = jnp.concatenate([t[None], self.times])[:depth]
         return History((value, *self.values)[:depth], times, self.count + 1, None if self.previous is None else x)
-
-    def known(self, sde: AbstractAffineSDE, here: Span, value: State) -> Known:
-        """With the prediction of the present."""
-        age = jnp.arange(len(self.values), dtype=self.count.dtype)
-        away = 1.0 + age.astype(self.times.dtype)
-        times = jnp.where(age < self.count, self.times, here.t0 + away * (here.t0 - here.t1))
-        levels = jnp.where(age < self.count, half_log_snr(sde, self.times), here.level0 - away)
-        return Known(
-            (value, *self.values),
-            jnp.concatenate([here.t0[None], times]),
-            jnp.concatenate([here.level0[None], levels]),
-        )
 
 
 def empty_history(process: AbstractReverseProcess, x: State, depth: int, previous: State | None) -> History:
@@ -161,16 +159,19 @@ def insert(
     sde, points = require_affine(process.sde, "a multistep solver"), known
     *there, here = spans(sde, interval.t0, [*inner, interval.t1])
     for part in there:
-        x_t = extrapolate(prediction, part, x, points)
+        x_t = _extrapolate(prediction, part, x, points)
         points = [*known, (part.level1, prediction.predict(process, x_t, part.t1))]
-    return extrapolate(prediction, here, x, points)
+    return _extrapolate(prediction, here, x, points)
 
 
-def extrapolate(
+def _extrapolate(
     prediction: AbstractPrediction, here: Span, x: State, points: Sequence[tuple[ScalarArray, State]]
 ) -> State:
-    r"""$x_1$ with the polynomial in $\lambda$ through all the `points`, each a $\lambda$ and a prediction."""
-    nodes = [(level - here.level0) / here.h for level, _ in points]
-    integrals = newton_integrals(nodes, prediction.moments(here, len(points)))
-    values = [value for _, value in points]
-    return combine(prediction.factors(here)[0], weights(nodes, integrals, len(points)), x, values)
+    return through(prediction, here, [level for level, _ in points])(x, [value for _, value in points])
+
+
+def through(prediction: AbstractPrediction, here: Span, levels: Sequence[ScalarArray]) -> Combination:
+    r"""The step with the polynomial in $\lambda$ through the predictions at all the `levels`."""
+    nodes = [(level - here.level0) / here.h for level in levels]
+    integrals = newton_integrals(nodes, prediction.moments(here, len(nodes)))
+    return Combination(prediction.factors(here)[0], tuple(weights(nodes, integrals, len(nodes))))

@@ -4,21 +4,33 @@ import abc
 import functools
 from typing import ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from equinox import AbstractVar
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from sdelab._checks import check_instance
 from sdelab._typing import State
 from sdelab.reverse import AbstractReverseProcess, require_affine
-from sdelab.sde import AbstractAffineSDE
-from sdelab.solvers.base import AbstractReverseSolver, Interval, Step, check_kind
+from sdelab.solvers.base import AbstractReverseSolver, Interval, PastTimes, Step, check_kind
+from sdelab.solvers.combination import Combination
 from sdelab.solvers.correction import AbstractCorrection
-from sdelab.solvers.history import AbstractEnding, AbstractStart, History, Known, empty_history, insert
-from sdelab.solvers.newton import AbstractLinearTerm, combine, newton_integrals, weights
+from sdelab.solvers.history import AbstractEnding, AbstractStart, History, Known, empty_history, insert, known
+from sdelab.solvers.newton import AbstractLinearTerm, newton_integrals, weights
 from sdelab.solvers.prediction import AbstractPrediction, Span, span
 from sdelab.solvers.variable import AbstractVariable
+
+
+class MultistepNumbers(eqx.Module):
+    r"""Of a step: the $\lambda$ of its predictions, the present one first; the step on the polynomial through them; the last step
+    `again`, with the present one, and whether it is `corrected` so; and which `branch` is taken: one that inserts, or the last."""
+
+    levels: Float[Array, " points"]
+    step: Combination
+    again: Combination | None
+    corrected: Bool[Array, ""]
+    branch: Int[Array, ""]
 
 
 class AbstractMultistep(AbstractReverseSolver):
@@ -59,58 +71,62 @@ class AbstractMultistep(AbstractReverseSolver):
     def correction(self) -> AbstractCorrection:
         """What the prediction at the end of a step is used for, beside the next step."""
 
-    def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: History) -> Step:
+    def numbers(self, process: AbstractReverseProcess, interval: Interval, past: PastTimes) -> MultistepNumbers:
         sde = require_affine(process.sde, type(self).__name__)
-        here = span(sde, interval.t0, interval.t1)
+        here, count, extra = span(sde, interval.t0, interval.t1), interval.index, self._extra()
+        where = known(sde, here, past, count)
+        again = self.correction().again(
+            sde,
+            where,
+            past,
+            order=self._order(count, interval, ago=1),
+            prediction=self.prediction(),
+            rule=self.linear_term(),
+        )
+        return MultistepNumbers(
+            levels=where.levels,
+            step=self._extrapolation(interval, here, where, count + 1),
+            again=again,
+            corrected=count > len(extra),  # a step with insertions has the order already that it would get
+            branch=jnp.where(here.to_data, len(extra), jnp.minimum(count, len(extra))),
+        )
+
+    def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: History) -> Step:
+        numbers = self.numbers_of(process, interval, memory.times)
         value = self.prediction().predict(process, x, interval.t0)
-        known = memory.known(sde, here, value)
-        x = self._corrected(sde, x, interval, memory, known)
-        extra = self._extra()
+        values = (value, *memory.values)
+        if numbers.again is not None:
+            x = jnp.where(numbers.corrected, numbers.again(memory.previous, values), x)
 
         def insertion(step: int, count: int, x: State) -> State:
-            points = [(known.levels[j], known.values[j]) for j in range(step + 1)]
+            points = [(numbers.levels[j], values[j]) for j in range(step + 1)]
             stages = len(self._fractions())
             return insert(
                 self.prediction(), process, x, interval, points, list(interval.inner[stages - count : stages])
             )
 
         def extrapolation(x: State) -> State:
-            return self._extrapolate(x, interval, here, known, memory.count + 1)
+            return numbers.step(x, values[: self.points()])
 
-        insertions = [functools.partial(insertion, step, count) for step, count in enumerate(extra)]
-        which = jnp.where(here.to_data, len(extra), jnp.minimum(memory.count, len(extra)))
-        x1 = jax.lax.switch(which, [*insertions, extrapolation], x) if extra else extrapolation(x)
+        insertions = [functools.partial(insertion, step, count) for step, count in enumerate(self._extra())]
+        x1 = jax.lax.switch(numbers.branch, [*insertions, extrapolation], x) if insertions else extrapolation(x)
         return Step(x1, x1, memory.push(value, interval.t0, x))
-
-    def _corrected(self, sde: AbstractAffineSDE, x: State, interval: Interval, memory: History, known: Known) -> State:
-        order = self._order(memory.count, interval, ago=1)
-        inserted = memory.count <= len(self._extra())  # such a step has the order already that it would get
-        return self.correction().apply(
-            sde,
-            x,
-            memory,
-            known,
-            order=jnp.where(inserted, 0, order),
-            prediction=self.prediction(),
-            rule=self.linear_term(),
-        )
 
     def _order(self, available: Int[Array, ""], interval: Interval, ago: int) -> Int[Array, ""]:
         """How many of the available predictions the step takes, this one or the one so many steps ago."""
         left = (interval.steps - interval.index + ago).astype(available.dtype)
         return self.ending.limit(jnp.minimum(self.points(), available), left)
 
-    def _extrapolate(self, x: State, interval: Interval, here: Span, known: Known, available: Int[Array, ""]) -> State:
+    def _extrapolation(self, interval: Interval, here: Span, where: Known, available: Int[Array, ""]) -> Combination:
         prediction, variable, rule, count = self.prediction(), self.variable(), self.linear_term(), self.points()
         factor, scale = prediction.factors(here)
-        nodes = list(variable.nodes(here, known.times, known.levels))[:count]
+        nodes = list(variable.nodes(here, where.times, where.levels))[:count]
         moments = variable.moments(prediction, here, interval.inner[len(self._fractions()) :], count)
         order = self._order(available, interval, ago=0)
         if not variable.regular_at_data:
             order = jnp.where(here.to_data, 1, order)
         linear = rule.integral(moments, here.h, scale) if rule is not None and count > 1 else None
-        parts = weights(nodes, newton_integrals(nodes, moments), order, linear)
-        return combine(factor, parts, x, known.values[:count])
+        return Combination(factor, tuple(weights(nodes, newton_integrals(nodes, moments), order, linear)))
 
     def _extra(self) -> tuple[int, ...]:
         gain = self.correction().gain
@@ -123,9 +139,11 @@ class AbstractMultistep(AbstractReverseSolver):
     def inner_fractions(self) -> tuple[float, ...]:
         return (*self._fractions(), *self.variable().fractions())
 
+    def remembers(self) -> int:
+        return self.points() - 1 + self.correction().gain
+
     def initial_memory(self, process: AbstractReverseProcess, x: State) -> History:
-        correction = self.correction()
-        return empty_history(process, x, self.points() - 1 + correction.gain, x if correction.gain else None)
+        return empty_history(process, x, self.remembers(), x if self.correction().gain else None)
 
     def check(self, process: AbstractReverseProcess) -> None:
         check_kind(type(self).__name__, self.kind, process)

@@ -12,8 +12,6 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from sdelab._typing import State
-
 ScalarArray = Float[Array, ""]
 
 
@@ -78,11 +76,3 @@ def weights(
                 divisor = divisor * (nodes[i] - nodes[other]) if other != i else divisor
             totals[i] = totals[i] + kept / divisor
     return totals
-
-
-def combine(factor: ScalarArray, weights: Sequence[ScalarArray], x: State, values: Sequence[State]) -> State:
-    """`factor * x + sum(weights * values)`."""
-    total = factor * x
-    for weight, value in zip(weights, values, strict=True):
-        total = total + weight * value
-    return total

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from sdelab._checks import check_instance
 from sdelab._typing import State
 from sdelab.reverse import AbstractReverseProcess, require_affine
-from sdelab.solvers.base import AbstractReverseSolver, Interval, Step, check_kind
+from sdelab.solvers.base import AbstractReverseSolver, Interval, PastTimes, Step, check_kind
 from sdelab.solvers.corrector import AbstractCorrector, Langevin
 from sdelab.solvers.reverse_diffusion import ReverseDiffusion
 
@@ -101,6 +101,12 @@ class PredictorCorrector(AbstractReverseSolver):
 
     def inner_times(self, process: AbstractReverseProcess, starts: Array, ends: Array) -> Float[Array, "steps inner"]:
         return self.predictor.inner_times(process, starts, ends)
+
+    def numbers(self, process: AbstractReverseProcess, interval: Interval, past: PastTimes) -> Any:
+        return self.predictor.numbers(process, interval, past)
+
+    def remembers(self) -> int:
+        return self.predictor.remembers()
 
     def initial_memory(self, process: AbstractReverseProcess, x: State) -> Any:
         return self.predictor.initial_memory(process, x)

@@ -13,21 +13,23 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from sdelab._checks import check_instance
 from sdelab._typing import State
 from sdelab.reverse import AbstractReverseProcess, require_affine
-from sdelab.solvers.base import AbstractReverseSolver, Interval, Step, check_kind
-from sdelab.solvers.exponential import phis
+from sdelab.solvers.base import AbstractReverseSolver, Interval, PastTimes, Step, check_kind
+from sdelab.solvers.combination import Combination, NoisyCombination
+from sdelab.solvers.exponential import half_log_snr, phis
 from sdelab.solvers.newton import BH2, AbstractLinearTerm
 from sdelab.solvers.prediction import ScalarArray, Span, span
 
 
 class Previous(eqx.Module):
-    r"""What a two-step method remembers: the last prediction of the data, and the length of the last step in $\lambda$."""
+    """What a two-step method remembers: the last prediction of the data, and the time at which it was made, `(1,)`."""
 
     D: State
-    h: ScalarArray
+    t: Float[Array, "1"]
 
 
 class SDEDPMSolverPlusPlus1(AbstractReverseSolver):
@@ -42,11 +44,14 @@ class SDEDPMSolverPlusPlus1(AbstractReverseSolver):
 
     kind: ClassVar = "stochastic"
 
-    def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Any) -> Step:
+    def numbers(self, process: AbstractReverseProcess, interval: Interval, past: PastTimes) -> NoisyCombination:
         here = span(require_affine(process.sde, type(self).__name__), interval.t0, interval.t1)
         scale, weights, std = coefficients(process, here)
-        x_mean = scale * x + weights[0] * process.denoise(x, interval.t0)
-        return Step(x_mean + std * interval.noise[0], x_mean)
+        return NoisyCombination(Combination(scale, weights[:1]), std)
+
+    def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Any) -> Step:
+        step = self.numbers_of(process, interval)
+        return step(x, [process.denoise(x, interval.t0)], interval.noise[0])
 
     def check(self, process: AbstractReverseProcess) -> None:
         check_kind(type(self).__name__, self.kind, process)
@@ -83,18 +88,27 @@ class SDEDPMSolverPlusPlus2M(AbstractReverseSolver):
     def __check_init__(self):
         check_instance(AbstractLinearTerm, linear_term=self.linear_term)
 
-    def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Previous) -> Step:
+    def numbers(self, process: AbstractReverseProcess, interval: Interval, past: PastTimes) -> NoisyCombination:
         sde = require_affine(process.sde, type(self).__name__)
         here = span(sde, interval.t0, interval.t1)
         scale, weights, std = coefficients(process, here)
-        D = process.denoise(x, interval.t0)
         linear = self.linear_term.integral(weights, here.h, here.alpha1 * (1.0 + process.noise_level() ** 2))
-        slope = jnp.where(here.to_data | (interval.index == 0), 0.0, linear * here.h / memory.h)
-        x_mean = scale * x + (weights[0] + slope) * D - slope * memory.D
-        return Step(x_mean + std * interval.noise[0], x_mean, Previous(D, here.h))
+        first = interval.index == 0
+        length = jnp.where(first, 1.0, here.level0 - half_log_snr(sde, past[0]))  # of the last step
+        slope = jnp.where(here.to_data | first, 0.0, linear * here.h / length)
+        return NoisyCombination(Combination(scale, (weights[0] + slope, -slope)), std)
+
+    def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Previous) -> Step:
+        step = self.numbers_of(process, interval, memory.t)
+        D = process.denoise(x, interval.t0)
+        return step(x, [D, memory.D], interval.noise[0], Previous(D, interval.t0[None]))
+
+    def remembers(self) -> int:
+        return 1
 
     def initial_memory(self, process: AbstractReverseProcess, x: State) -> Previous:
-        return Previous(jnp.zeros_like(x), jnp.ones((), jnp.float64 if x.dtype == jnp.float64 else jnp.float32))
+        dtype = jnp.float64 if x.dtype == jnp.float64 else jnp.float32  # that of the grid
+        return Previous(jnp.zeros_like(x), jnp.full((1,), process.sde.t_max, dtype))
 
     def check(self, process: AbstractReverseProcess) -> None:
         check_kind(type(self).__name__, self.kind, process)

@@ -3,21 +3,32 @@
 import abc
 import itertools
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
 import jax
+from jaxtyping import Array, Bool
 
 from sdelab._checks import check_increasing, check_positive, check_unit_interval
 from sdelab._typing import State
 from sdelab.reverse import AbstractReverseProcess, require_affine
-from sdelab.solvers.base import AbstractReverseSolver, Interval, Step, check_kind
-from sdelab.solvers.history import extrapolate
-from sdelab.solvers.newton import AbstractLinearTerm, combine, newton_integrals, weights
+from sdelab.solvers.base import AbstractReverseSolver, Interval, PastTimes, Step, check_kind
+from sdelab.solvers.combination import Combination
+from sdelab.solvers.history import through
+from sdelab.solvers.newton import AbstractLinearTerm, newton_integrals, weights
 from sdelab.solvers.prediction import AbstractPrediction, ScalarArray, Span, spans
 
-Point = tuple[ScalarArray, State]
-r"""A $\lambda$ and the prediction there."""
+T = TypeVar("T")
+
+
+class SinglestepNumbers(eqx.Module):
+    """Of a step: how the state at each inner `time`, and at the end, comes from the predictions before; a step to sigma = 0."""
+
+    times: tuple[ScalarArray, ...]
+    inner: tuple[Combination, ...]
+    end: Combination
+    at_data: Combination
+    to_data: Bool[Array, ""]
 
 
 class AbstractSinglestep(AbstractReverseSolver):
@@ -35,26 +46,37 @@ class AbstractSinglestep(AbstractReverseSolver):
         """What is predicted."""
 
     @abc.abstractmethod
-    def conclude(self, here: Span, x: State, points: Sequence[Point]) -> State:
-        """$x_1$ from all predictions, the first one at $t_0$."""
+    def conclusion(self, here: Span, levels: Sequence[ScalarArray]) -> Combination:
+        r"""$x_1$ from the predictions that are `chosen`; `levels` are their $\lambda$."""
 
-    def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Any) -> Step:
+    def chosen(self, points: Sequence[T]) -> Sequence[T]:
+        """Of what there is at $t_0$ and at the inner times, in their order: all of it."""
+        return points
+
+    def numbers(self, process: AbstractReverseProcess, interval: Interval, past: PastTimes) -> SinglestepNumbers:
         sde, prediction = require_affine(process.sde, type(self).__name__), self.prediction()
         inner = [interval.inner[i] for i in range(len(self.inner_fractions()))]
         *there, here = spans(sde, interval.t0, [*inner, interval.t1])
-        first = prediction.predict(process, x, interval.t0)
+        levels = [here.level0, *(part.level1 for part in there)]
+        return SinglestepNumbers(
+            times=tuple(inner),
+            inner=tuple(through(prediction, part, levels[: i + 1]) for i, part in enumerate(there)),
+            end=self.conclusion(here, self.chosen(levels)),
+            at_data=Combination(prediction.factors(here)[0], (prediction.weight_at_data(here),)),
+            to_data=here.to_data,
+        )
 
-        def to_data(x: State) -> State:
-            return combine(prediction.factors(here)[0], [prediction.weight_at_data(here)], x, [first])
+    def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Any) -> Step:
+        numbers, predict = self.numbers_of(process, interval), self.prediction().predict
+        first = predict(process, x, interval.t0)
 
         def whole(x: State) -> State:
-            points = [(here.level0, first)]
-            for part in there:
-                y = extrapolate(prediction, part, x, points)
-                points.append((part.level1, prediction.predict(process, y, part.t1)))
-            return self.conclude(here, x, points)
+            values = [first]
+            for t, inner in zip(numbers.times, numbers.inner, strict=True):
+                values.append(predict(process, inner(x, values), t))
+            return numbers.end(x, self.chosen(values))
 
-        x1 = jax.lax.cond(here.to_data, to_data, whole, x)
+        x1 = jax.lax.cond(numbers.to_data, lambda x: numbers.at_data(x, [first]), whole, x)
         return Step(x1, x1)
 
     def check(self, process: AbstractReverseProcess) -> None:
@@ -73,33 +95,32 @@ class AbstractLastPolynomial(eqx.Module):
     """Through which predictions the polynomial of a third-order step passes."""
 
     @abc.abstractmethod
-    def choose(self, points: Sequence[Point]) -> Sequence[Point]:
-        """Of the three predictions, at $t_0$, $s_1$ and $s_2$."""
+    def choose(self, points: Sequence[T]) -> Sequence[T]:
+        """Of what there is at $t_0$, $s_1$ and $s_2$."""
 
 
 class FirstAndLast(AbstractLastPolynomial):
     """A line through those at $t_0$ and $s_2$, as published: of third order where $r_2 = 2/3$."""
 
-    def choose(self, points: Sequence[Point]) -> Sequence[Point]:
+    def choose(self, points: Sequence[T]) -> Sequence[T]:
         return [points[0], points[-1]]
 
 
 class AllPoints(AbstractLastPolynomial):
     """A parabola through all three, "taylor" in DPM-Solver's code: it too is of third order only where $r_2 = 2/3$."""
 
-    def choose(self, points: Sequence[Point]) -> Sequence[Point]:
+    def choose(self, points: Sequence[T]) -> Sequence[T]:
         return points
 
 
 def second_order(
-    prediction: AbstractPrediction, rule: AbstractLinearTerm, here: Span, x: State, points: Sequence[Point]
-) -> State:
+    prediction: AbstractPrediction, rule: AbstractLinearTerm, here: Span, levels: Sequence[ScalarArray]
+) -> Combination:
     """$x_1$ from two predictions: the line through them, integrated by `rule`."""
     factor, scale = prediction.factors(here)
-    nodes, moments = [(level - here.level0) / here.h for level, _ in points], prediction.moments(here, 2)
+    nodes, moments = [(level - here.level0) / here.h for level in levels], prediction.moments(here, 2)
     linear = rule.integral(moments, here.h, scale)
-    parts = weights(nodes, newton_integrals(nodes, moments), 2, linear)
-    return combine(factor, parts, x, [value for _, value in points])
+    return Combination(factor, tuple(weights(nodes, newton_integrals(nodes, moments), 2, linear)))
 
 
 def third_order_where(r2: float) -> int:
