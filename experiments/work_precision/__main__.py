@@ -1,6 +1,7 @@
 """Which solver is the most accurate for its cost?
 
     python -m experiments.work_precision [--quick] [--sdes VP VE ...] [--workdir RUN] [--output work_precision]
+    python -m experiments.work_precision --combine PART PART ... [--output work_precision]
 
 Every solver of `sdelab.solvers.table()` on every process, on a mixture in 2 dimensions, one in 64, and with `--workdir`
 the network of a run on its own process. The error of a solver of the probability flow is the root mean square distance
@@ -8,13 +9,14 @@ to the exact flow's end from the same starting points; that of a solver of the r
 energy distance to exact samples of p_{t_min}, of which as many are drawn. Seconds are those of a call of `sdelab.sample`
 that compiles nothing. Leaves records.json, best.md and a picture for each problem; prints the table of the best.
 
-A full run compiles some thousand programs: an hour on two cores. `--quick` takes a few minutes.
+A full run compiles some thousand programs: an hour on two cores. `--quick` takes a few minutes. Parts of it (by `--sdes`,
+`--problems`, `--workdir`) may run beside one another on cores of their own; `--combine` makes one of their folders.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -31,6 +33,9 @@ QUICK_SOLVERS = ("Heun", "DPMSolverPlusPlus2M", "UniPC", "diffrax.Euler", "Ances
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
+    if options.combine:
+        combine(options.output, options.combine, options.evaluations)
+        return 0
     problems = list(problems_of(options))
     todo = [case for problem in problems for case in chosen_cases(problem, options)]
     records: list[Record] = []
@@ -38,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         for case in bar:
             bar.set_description(f"{case.problem.name}, {case.problem.process_name}, {case.name}")
             records.extend(measure(case, options.rules, options.rounds))
-    write(options.output, problems, records, options.evaluations)
+    machine = {"backend": jax.default_backend(), "jax": jax.__version__, "sdelab": sdelab.__version__}
+    write(options.output, [machine], floors_of(problems), records, options.evaluations)
     return 0
 
 
@@ -58,6 +64,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--points", type=int, default=512, help="starting points of the flow, the first of the samples")
     parser.add_argument("--rounds", type=int, default=3, help="timed calls, of which the median counts")
     parser.add_argument("--quick", action="store_true", help="a few solvers on VP and EDM in 2 dimensions")
+    parser.add_argument("--combine", nargs="+", type=Path, metavar="PART", help="folders of runs: nothing is measured")
     parser.add_argument("--output", type=Path, default=Path("work_precision"))
     options = parser.parse_args(arguments)
     if options.quick:
@@ -84,16 +91,26 @@ def chosen_cases(problem: Problem, options: argparse.Namespace) -> Iterator[Case
             yield case
 
 
-def write(folder: Path, problems: list[Problem], records: list[Record], budgets: list[int]) -> None:
+def combine(folder: Path, parts: Sequence[Path], budgets: list[int]) -> None:
+    """What runs of parts have left, as one run leaves it."""
+    found = [json.loads((part / "records.json").read_text()) for part in parts]
+    records = [Record(**record) for results in found for record in results["records"]]
+    floors = {where: floor for results in found for where, floor in results["floors"].items()}
+    write(folder, [machine for results in found for machine in results["machines"]], floors, records, budgets)
+
+
+def write(
+    folder: Path, machines: list[dict[str, str]], floors: dict[str, float], records: list[Record], budgets: list[int]
+) -> None:
     """records.json, best.md and the pictures; the table on the terminal too."""
     folder.mkdir(parents=True, exist_ok=True)
-    floors, best = floors_of(problems), best_at(records, budgets)
+    best = best_at(records, budgets)
     text = table(best, budgets, floors)
-    machine = {"backend": jax.default_backend(), "jax": jax.__version__, "sdelab": sdelab.__version__}
-    results = {"machine": machine, "floors": floors, "best": best, "records": [r._asdict() for r in records]}
+    different = [machine for i, machine in enumerate(machines) if machine not in machines[:i]]
+    results = {"machines": different, "floors": floors, "best": best, "records": [r._asdict() for r in records]}
     (folder / "records.json").write_text(json.dumps(results, indent=1) + "\n")
     (folder / "best.md").write_text(text + "\n")
-    for name in dict.fromkeys(problem.name for problem in problems):
+    for name in dict.fromkeys(record.problem for record in records):
         figure = pictures(name, [r for r in records if r.problem == name], floors)
         sdelab.plot.save(figure, folder / f"{name.replace(' ', '_')}.png")
     print(text)

@@ -69,3 +69,13 @@ def test_the_table_is_that_of_the_records(tmp_path, capsys):
         if (r["solver"], r["rule"]) == ("Heun()", "log_snr")
     }
     assert errors[16] / errors[64] > 8.0  # order 2: 16 in the limit
+
+    whole, halves = tmp_path / "whole", [tmp_path / "deterministic", tmp_path / "stochastic"]
+    for half in halves:
+        half.mkdir()
+        kept = [record for record in results["records"] if record["kind"] == half.name]
+        (half / "records.json").write_text(json.dumps({**results, "records": kept}))
+    budgets = ["--evaluations", "16", "64"]
+    assert experiment.main(["--combine", *map(str, halves), *budgets, "--output", str(whole)]) == 0
+    assert json.loads((whole / "records.json").read_text()) == results
+    assert (whole / "best.md").read_text() == table
