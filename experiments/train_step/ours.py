@@ -57,9 +57,7 @@ def from_rival(weights: Any, module: NCSNpp) -> Any:
 
 class Run:
     """The compiled functions, and the state that the steps carry on; `repeats` of a function are timed as one run, and waited
-    for once, as in a loop that does not look at every loss.
-
-    `flops`: of the convolutions and products, by what was asked of it, as the network is written and not as it is compiled.
+    for once, as in a loop that does not look at every loss. `flops`: see `counted`.
     """
 
     def __init__(self, module: NCSNpp, params: Any, batch: int, repeats: int = 1):
@@ -70,8 +68,7 @@ class Run:
         self.root_key = jax.random.key(1)
         self.batch = {"x": self.x, "index": jnp.arange(batch)}
         step, self.state = training(apply, params)
-        forward = product_flops(apply, params, self.x, self.c_noise)
-        self.flops = {"forward": forward, "step": (1 + BACKWARD) * forward}
+        self.flops = counted(apply, params, batch)
         self.compiled_forward = jax.jit(apply).lower(params, self.x, self.c_noise).compile()
         self.compiled_step = jax.jit(step, donate_argnums=0).lower(self.state, self.batch, self.root_key).compile()
 
@@ -79,23 +76,30 @@ class Run:
         return np.asarray(self.compiled_forward(self.params, self.x, self.c_noise))
 
     def forward(self) -> Seconds:
-        return self._timed(lambda: self.compiled_forward(self.params, self.x, self.c_noise))
+        return timed(lambda: self.compiled_forward(self.params, self.x, self.c_noise), self.repeats)
 
     def step(self) -> Seconds:
-        return self._timed(self._step)
+        return timed(self._step, self.repeats)
 
     def _step(self) -> Any:
         self.state, metrics = self.compiled_step(self.state, self.batch, self.root_key)
         return self.state, metrics
 
-    def _timed(self, function: Callable[[], Any]) -> Seconds:
-        """Of one call."""
-        start = time.perf_counter(), time.process_time()
-        for _ in range(self.repeats - 1):
-            function()
-        jax.block_until_ready(function())
-        wall, cores = time.perf_counter() - start[0], time.process_time() - start[1]
-        return Seconds(wall / self.repeats, cores / self.repeats)
+
+def timed(function: Callable[[], Any], repeats: int) -> Seconds:
+    """Of one call among `repeats` in a row, the last of which is waited for."""
+    start = time.perf_counter(), time.process_time()
+    for _ in range(repeats - 1):
+        function()
+    jax.block_until_ready(function())
+    wall, cores = time.perf_counter() - start[0], time.process_time() - start[1]
+    return Seconds(wall / repeats, cores / repeats)
+
+
+def counted(apply: Any, params: Any, batch: int) -> dict[str, int]:
+    """FLOP of the convolutions and products, as the network is written and not as it is compiled."""
+    forward = product_flops(apply, params, jnp.zeros((batch, SIZE, SIZE, 3)), jnp.ones(batch))
+    return {"forward": forward, "step": (1 + BACKWARD) * forward}
 
 
 def training(apply: Any, params: Any) -> tuple[Any, Any]:

@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from sdelab.nn.flash_attention import flash_attention, formula
@@ -18,20 +19,20 @@ def attend(
     shape = query.shape
     split = (shape[0], -1, heads, shape[-1] // heads)
     parts = [part.reshape(split) for part in (query, key, value)]
-    mixed = flash_attention(*parts) if takes_flash_attention(parts[0]) else formula(*parts)
+    mixed = flash_attention(*parts) if takes_flash_attention(parts[0].shape, query.dtype) else formula(*parts)
     return mixed.reshape(shape)
 
 
-def takes_flash_attention(query: Float[Array, "batch pixels heads channels"]) -> bool:
-    """Whether cuDNN's flash attention can be had; jax never chooses it by itself.
+def takes_flash_attention(shape: tuple[int, ...], dtype: DTypeLike) -> bool:
+    """Whether cuDNN's flash attention can be had, of a query `(batch, pixels, heads, channels)`; jax never chooses it by itself.
 
     It takes 16-bit numbers, heads of a multiple of 8 channels, at most 128, or 256 from Hopper on, and an even number of pixels, on
     a CUDA device.
     """
-    generation = cuda_generation()
-    half = query.dtype in (jnp.bfloat16, jnp.float16)
+    generation, (_, pixels, _, channels) = cuda_generation(), shape
+    half = dtype in (jnp.bfloat16, jnp.float16)
     most = 256 if generation >= HOPPER else 128
-    fits = query.shape[3] % 8 == 0 and query.shape[3] <= most and query.shape[1] % 2 == 0
+    fits = channels % 8 == 0 and channels <= most and pixels % 2 == 0
     return generation > 0 and half and fits
 
 
