@@ -216,8 +216,10 @@ def _orthonormal(columns: Float[Array, "batch d k"]) -> Float[Array, "batch d k"
 
 
 def _outside(basis: Float[Array, "batch d m"], columns: Float[Array, "batch d k"]) -> Float[Array, "batch d k"]:
-    """The part of the columns that is orthogonal to the basis."""
-    return columns - basis @ (jnp.swapaxes(basis, 1, 2) @ columns)
+    """The part of the columns that is orthogonal to the basis, in full precision on accelerators too."""
+    exact = jax.lax.Precision.HIGHEST
+    inside = jnp.matmul(jnp.swapaxes(basis, 1, 2), columns, precision=exact)
+    return columns - jnp.matmul(basis, inside, precision=exact)
 
 
 def _quadratic_forms(

@@ -44,7 +44,7 @@ def _on_the_circle(z0: Float[Array, " d"], z1: Float[Array, " d"], weights: Floa
     norm0, norm1 = jnp.linalg.norm(z0), jnp.linalg.norm(z1)
     e0, e1 = z0 / norm0, z1 / norm1
     side = _across(e0, e1)
-    angle = jnp.arctan2(jnp.vdot(e1, side), jnp.vdot(e0, e1))  # arccos would lose half the digits near 0 and pi
+    angle = jnp.arctan2(_inner(e1, side), _inner(e0, e1))  # arccos would lose half the digits near 0 and pi
     length = (1.0 - weights) * norm0 + weights * norm1
     directions = jnp.outer(jnp.cos(weights * angle), e0) + jnp.outer(jnp.sin(weights * angle), side)
     return length[:, None] * directions
@@ -52,10 +52,15 @@ def _on_the_circle(z0: Float[Array, " d"], z1: Float[Array, " d"], weights: Floa
 
 def _across(e0: Float[Array, " d"], e1: Float[Array, " d"]) -> Float[Array, " d"]:
     """The unit vector across `e0` towards `e1`; where there is none, across `e0` along its smallest axis."""
-    towards = e1 - jnp.vdot(e0, e1) * e0
+    towards = e1 - _inner(e0, e1) * e0
     axis = jax.nn.one_hot(jnp.argmin(jnp.abs(e0)), e0.size, dtype=e0.dtype)
-    other = axis - jnp.vdot(e0, axis) * e0
+    other = axis - _inner(e0, axis) * e0
     tiny = jnp.sum(towards**2) < (8.0 * jnp.finfo(e0.dtype).eps) ** 2
     chosen = jnp.where(tiny, other, towards)
-    chosen = chosen - jnp.vdot(e0, chosen) * e0
+    chosen = chosen - _inner(e0, chosen) * e0
     return chosen / jnp.linalg.norm(chosen)
+
+
+def _inner(a: Float[Array, " d"], b: Float[Array, " d"]) -> Float[Array, ""]:
+    """In full precision: accelerators round the factors of products to fewer digits by default."""
+    return jnp.vdot(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -21,6 +21,8 @@ from sdelab.train.build import parameters_of
 ROOT = Path(__file__).parents[1]
 CONFIGS = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "configs").rglob("*.py"))]
 PUBLISHED = [name for name in CONFIGS if re.match(r"configs/(cifar10|ffhq64|celebahq256)/", name)]
+LARGE = [name for name in CONFIGS if name in PUBLISHED or "ddpmpp" in name]
+"""Of published networks."""
 
 
 def load(name):
@@ -32,7 +34,7 @@ def words(name):
 
 
 def costly(names):
-    return [pytest.param(name, marks=pytest.mark.slow) if name in PUBLISHED else name for name in names]
+    return [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in names]
 
 
 def shallow(config):
@@ -54,7 +56,7 @@ def built(text):
 def test_every_config_builds_and_its_step_traces_without_its_data(name, tmp_path, monkeypatch):
     monkeypatch.setenv("SDELAB_DATA", str(tmp_path))
     config = load(name)
-    experiment = built(json.dumps(shallow(config) if name in PUBLISHED else config))
+    experiment = built(json.dumps(shallow(config) if name in LARGE else config))
     state = jax.eval_shape(experiment.init_state, experiment.score.params)
     assert sorted(state) == ["ema", "opt_state", "params", "step"]
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,20 +17,23 @@ from sdelab.nn import NCSNpp, as_function, presets
 from sdelab.score import NetworkScore
 from sdelab.score.preconditioning import ScoreSDEVP
 from sdelab.train.ema import ConstantDecay
+from sdelab.train.flops import product_flops
 from sdelab.train.optimizer import adam, linear_warmup
+from sdelab.train.preflight import BACKWARD
 from sdelab.train.state import init_state
 from sdelab.train.step import make_train_step
 
 SIZE = 32
 
 
-def network(channels: int, multipliers: tuple[int, ...], blocks: int, dropout: float) -> NCSNpp:
-    """With shapes for parameters; attention at 16 pixels."""
+def network(channels: int, multipliers: tuple[int, ...], blocks: int, dropout: float, dtype: str = "float32") -> NCSNpp:
+    """With shapes for parameters, which are float32 whatever the `dtype` of the arithmetic; attention at 16 pixels."""
     settings = presets.ddpmpp() | {
         "channels": channels,
         "multipliers": multipliers,
         "blocks": blocks,
         "dropout": dropout,
+        "dtype": dtype,
     }
     return nnx.eval_shape(lambda: NCSNpp(3, image_size=SIZE, **settings, rngs=nnx.Rngs(params=0)))
 
@@ -52,16 +56,19 @@ def from_rival(weights: Any, module: NCSNpp) -> Any:
 
 
 class Run:
-    """The compiled functions, and the state that the steps carry on."""
+    """The compiled functions, and the state that the steps carry on; `repeats` of a function are timed as one run, and waited
+    for once, as in a loop that does not look at every loss. `flops`: see `counted`.
+    """
 
-    def __init__(self, module: NCSNpp, params: Any, batch: int):
+    def __init__(self, module: NCSNpp, params: Any, batch: int, repeats: int = 1):
         apply, _ = as_function(module)
-        self.params = params
+        self.params, self.repeats = params, repeats
         self.x = jax.random.normal(jax.random.key(0), (batch, SIZE, SIZE, 3))
         self.c_noise = jnp.linspace(1.0, 998.0, batch)
         self.root_key = jax.random.key(1)
         self.batch = {"x": self.x, "index": jnp.arange(batch)}
         step, self.state = training(apply, params)
+        self.flops = counted(apply, params, batch)
         self.compiled_forward = jax.jit(apply).lower(params, self.x, self.c_noise).compile()
         self.compiled_step = jax.jit(step, donate_argnums=0).lower(self.state, self.batch, self.root_key).compile()
 
@@ -69,15 +76,30 @@ class Run:
         return np.asarray(self.compiled_forward(self.params, self.x, self.c_noise))
 
     def forward(self) -> Seconds:
-        start = time.perf_counter(), time.process_time()
-        jax.block_until_ready(self.compiled_forward(self.params, self.x, self.c_noise))
-        return Seconds(time.perf_counter() - start[0], time.process_time() - start[1])
+        return timed(lambda: self.compiled_forward(self.params, self.x, self.c_noise), self.repeats)
 
     def step(self) -> Seconds:
-        start = time.perf_counter(), time.process_time()
+        return timed(self._step, self.repeats)
+
+    def _step(self) -> Any:
         self.state, metrics = self.compiled_step(self.state, self.batch, self.root_key)
-        jax.block_until_ready((self.state, metrics))
-        return Seconds(time.perf_counter() - start[0], time.process_time() - start[1])
+        return self.state, metrics
+
+
+def timed(function: Callable[[], Any], repeats: int) -> Seconds:
+    """Of one call among `repeats` in a row, the last of which is waited for."""
+    start = time.perf_counter(), time.process_time()
+    for _ in range(repeats - 1):
+        function()
+    jax.block_until_ready(function())
+    wall, cores = time.perf_counter() - start[0], time.process_time() - start[1]
+    return Seconds(wall / repeats, cores / repeats)
+
+
+def counted(apply: Any, params: Any, batch: int) -> dict[str, int]:
+    """FLOP of the convolutions and products, as the network is written and not as it is compiled."""
+    forward = product_flops(apply, params, jnp.zeros((batch, SIZE, SIZE, 3)), jnp.ones(batch))
+    return {"forward": forward, "step": (1 + BACKWARD) * forward}
 
 
 def training(apply: Any, params: Any) -> tuple[Any, Any]:

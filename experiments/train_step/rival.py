@@ -142,6 +142,8 @@ class DDPMpp(nn.Module):
 
     def _features(self, label: Any) -> Any:
         half = self.channels // 2
-        frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * (-math.log(10_000.0) / (half - 1)))
+        frequencies = torch.exp(
+            torch.arange(half, dtype=torch.float32, device=label.device) * (-math.log(10_000.0) / (half - 1))
+        )
         angles = label[:, None] * frequencies[None, :]
         return torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)

@@ -1,10 +1,9 @@
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-MOST_CHANNELS = 128  # of a head, that cuDNN's flash attention takes on every GPU that has it
+from sdelab.nn.flash_attention import flash_attention, formula
 
 
 def attend(
@@ -20,20 +19,29 @@ def attend(
     shape = query.shape
     split = (shape[0], -1, heads, shape[-1] // heads)
     parts = [part.reshape(split) for part in (query, key, value)]
-    with jax.numpy_dtype_promotion("standard"):  # its softmax of bfloat16 is in float32
-        mixed = jax.nn.dot_product_attention(*parts, implementation=implementation(parts[0]))
+    mixed = flash_attention(*parts) if takes_flash_attention(parts[0].shape, query.dtype) else formula(*parts)
     return mixed.reshape(shape)
 
 
-def implementation(query: Float[Array, "batch pixels heads channels"]) -> Literal["cudnn"] | None:
-    """cuDNN's flash attention where it can be had; jax never chooses it by itself.
+def takes_flash_attention(shape: tuple[int, ...], dtype: DTypeLike) -> bool:
+    """Whether cuDNN's flash attention can be had, of a query `(batch, pixels, heads, channels)`; jax never chooses it by itself.
 
-    It takes 16-bit numbers, heads of a multiple of 8 channels and at most 128, and an even number of pixels, on a CUDA device.
+    It takes 16-bit numbers, heads of a multiple of 8 channels, at most 128, or 256 from Hopper on, and an even number of pixels, on
+    a CUDA device.
     """
-    half = query.dtype in (jnp.bfloat16, jnp.float16)
-    fits = query.shape[3] % 8 == 0 and query.shape[3] <= MOST_CHANNELS and query.shape[1] % 2 == 0
-    return "cudnn" if half and fits and _on_cuda() else None
+    generation, (_, pixels, _, channels) = cuda_generation(), shape
+    half = dtype in (jnp.bfloat16, jnp.float16)
+    most = 256 if generation >= HOPPER else 128
+    fits = channels % 8 == 0 and channels <= most and pixels % 2 == 0
+    return generation > 0 and half and fits
 
 
-def _on_cuda() -> bool:
-    return jax.default_backend() == "gpu" and "cuda" in jax.devices()[0].client.platform_version.lower()
+HOPPER = 9
+
+
+def cuda_generation() -> int:
+    """The first part of the compute capability of the CUDA device; 0 without one."""
+    if jax.default_backend() != "gpu":
+        return 0
+    device = jax.devices()[0]
+    return int(device.compute_capability.split(".")[0]) if "cuda" in device.client.platform_version.lower() else 0

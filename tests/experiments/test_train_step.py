@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from experiments.train_step import __main__ as experiment
-from experiments.train_step import kernel_gradient, ours
+from experiments.train_step import attention, kernel_gradient, ours, peaks
 from experiments.train_step.rivals import torch_version
 from experiments.train_step.seconds import Seconds, medians
 from experiments.train_step.traffic import traffic
+from sdelab.nn.flash_attention import formula
 
 SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1}
 
@@ -76,6 +77,58 @@ def test_an_interpreter_without_torch_has_no_version_and_one_that_is_none_is_an_
     assert torch_version(str(bare)) is None
     with pytest.raises(SystemExit, match="--torch-python /nowhere/python"):
         torch_version("/nowhere/python")
+
+
+def test_a_run_is_of_so_many_calls_and_its_seconds_are_those_of_one(monkeypatch):
+    wall, cores, calls = iter([10.0, 16.0]), iter([1.0, 2.5]), []
+    monkeypatch.setattr(ours.time, "perf_counter", lambda: next(wall))
+    monkeypatch.setattr(ours.time, "process_time", lambda: next(cores))
+    assert ours.timed(lambda: calls.append(1), 3) == Seconds(2.0, 0.5)
+    assert len(calls) == 3
+
+
+def test_counted_flops():
+    """The README's: 14.4 GFLOP forwards for 32 channels and a batch of 16; in proportion to the batch."""
+    network = experiment.MULTIPLIERS, experiment.BLOCKS, experiment.DROPOUT
+    found = ours.counted(*ours.as_function(ours.network(32, *network)), 16)
+    assert found["forward"] == pytest.approx(14.4e9, rel=0.01)
+    assert found["step"] == 3 * found["forward"]
+    small = ours.as_function(ours.network(**SMALL, dropout=0.1, dtype="bfloat16"))
+    assert ours.counted(*small, 6)["forward"] == 3 * ours.counted(*small, 2)["forward"]
+
+
+def test_the_share_of_the_peak():
+    """By hand: 989.4e12 FLOP in two seconds are half of the datasheet's rate of an H100."""
+    half = peaks.rate(Seconds(2.0, 2.0), 128, int(989.4e12), "NVIDIA H100 80GB HBM3", "bfloat16")
+    assert half == pytest.approx((64.0, 494.7e12, 0.5))
+    assert peaks.rate(Seconds(2.0, 2.0), 128, int(989.4e12), "NVIDIA H200", "float32").share == pytest.approx(1.0)
+    unknown = peaks.rate(Seconds(2.0, 2.0), 128, 4, "cpu", "float32")
+    assert unknown == (64.0, 2.0, None)
+    assert peaks.words(half) == "64 images/s, 495 TFLOP/s, 50.0 %"
+
+
+def test_limits_are_those_of_one_network_in_float32_on_cpu():
+    assert experiment.limited(experiment.parse([]))
+    for other in (["--dtype", "bfloat16"], ["--blocks", "4"], ["--multipliers", "1", "2", "2", "2"]):
+        assert not experiment.limited(experiment.parse(other))
+
+
+@pytest.mark.slow
+def test_attention_is_held_against_the_formula_in_float32(monkeypatch, capsys):
+    assert attention.main([]) == 2  # no GPU
+    assert "no GPU" in capsys.readouterr().out
+
+    def wrong(query, key, value):
+        return formula(1.1 * query, key, value)
+
+    results = attention.check((2, 16, 2, 8), {"cuDNN": formula, "XLA": formula, "wrong": wrong}, runs=1)
+    for error in results["XLA"][:3]:
+        assert 1e-4 < error < 0.01  # bfloat16 has 8 bits
+    assert results["cuDNN"][:3] == results["XLA"][:3]
+    assert not attention.holds(results)  # not cuDNN's
+    called = results["cuDNN"]._replace(fused=(True, True))
+    assert attention.holds({"cuDNN": called, "XLA": results["XLA"]})
+    assert not attention.holds({"cuDNN": results["wrong"]._replace(fused=(True, True)), "XLA": results["XLA"]})
 
 
 @pytest.mark.parametrize("way", ["shifts", "rows", "patches", "by_image"])

@@ -9,21 +9,23 @@ from sdelab.nn import attention
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype", "chosen"),
+    ("shape", "dtype", "least"),
     [
-        ((2, 64, 4, 32), jnp.bfloat16, "cudnn"),
-        ((2, 64, 4, 128), jnp.float16, "cudnn"),
+        ((2, 64, 4, 32), jnp.bfloat16, 8),
+        ((2, 64, 4, 128), jnp.float16, 8),
+        ((2, 64, 1, 256), jnp.bfloat16, 9),
+        ((2, 64, 1, 512), jnp.bfloat16, None),
         ((2, 64, 4, 32), jnp.float32, None),
         ((2, 64, 4, 12), jnp.bfloat16, None),
-        ((2, 64, 1, 256), jnp.bfloat16, None),
         ((2, 63, 4, 32), jnp.bfloat16, None),
     ],
 )
-def test_what_flash_attention_takes(monkeypatch, shape, dtype, chosen):
-    query = jnp.zeros(shape, dtype)
-    assert attention.implementation(query) is None  # this is no CUDA device
-    monkeypatch.setattr(attention, "_on_cuda", lambda: True)
-    assert attention.implementation(query) == chosen
+def test_what_flash_attention_takes(monkeypatch, shape, dtype, least):
+    """`least`: the generation of devices that takes it."""
+    for generation in (0, 8, 9, 10):  # 0: no CUDA device
+        monkeypatch.setattr(attention, "cuda_generation", lambda g=generation: g)
+        taken = least is not None and generation >= least
+        assert attention.takes_flash_attention(shape, dtype) == taken
 
 
 def test_the_formula():
