@@ -10,10 +10,12 @@ energy distance to exact samples of p_{t_min}, of which as many are drawn. Secon
 that compiles nothing. Leaves records.json, best.md and a picture for each problem; prints the table of the best.
 
 A full run compiles some thousand programs: an hour on two cores. `--quick` takes a few minutes. Parts of it (by `--sdes`,
-`--problems`, `--workdir`) may run beside one another on cores of their own; `--combine` makes one of their folders.
+`--problems`, `--workdir`, `--kinds`) may run beside one another on cores of their own; `--combine` makes one of their folders.
+A run that is interrupted leaves what it has measured.
 """
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -39,13 +41,15 @@ def main(arguments: list[str] | None = None) -> int:
     problems = list(problems_of(options))
     todo = [case for problem in problems for case in chosen_cases(problem, options)]
     records: list[Record] = []
-    with tqdm(todo, unit="solver") as bar:
+    with tqdm(todo, unit="solver") as bar, contextlib.suppress(KeyboardInterrupt):
         for case in bar:
             bar.set_description(f"{case.problem.name}, {case.problem.process_name}, {case.name}")
             records.extend(measure(case, options.rules, options.rounds))
+    if bar.n < len(todo):
+        print(f"Interrupted: {bar.n} of {len(todo)} solvers and lengths are measured, and written.")
     machine = {"backend": jax.default_backend(), "jax": jax.__version__, "sdelab": sdelab.__version__}
     write(options.output, [machine], floors_of(problems), records, options.evaluations)
-    return 0
+    return 0 if bar.n == len(todo) else 1
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -59,6 +63,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--workdir", type=Path, help="a run, whose network is a problem of its own")
     parser.add_argument("--evaluations", nargs="+", type=int, default=[5, 10, 20, 50])
     parser.add_argument("--rules", nargs="+", choices=list(RULES), default=list(RULES), help="grid rules")
+    parser.add_argument("--kinds", nargs="+", choices=list(SOLVERS), default=list(SOLVERS), help="of solvers")
     parser.add_argument("--solvers", nargs="+", help="only those whose name begins with one of these")
     parser.add_argument("--samples", type=int, default=2000, help="for the distances between sets")
     parser.add_argument("--points", type=int, default=512, help="starting points of the flow, the first of the samples")
@@ -86,7 +91,7 @@ def problems_of(options: argparse.Namespace) -> Iterator[Problem]:
 
 
 def chosen_cases(problem: Problem, options: argparse.Namespace) -> Iterator[Case]:
-    for case in cases(problem, SOLVERS, options.evaluations):
+    for case in cases(problem, {kind: SOLVERS[kind] for kind in options.kinds}, options.evaluations):
         if not options.solvers or case.name.startswith(tuple(options.solvers)):
             yield case
 
