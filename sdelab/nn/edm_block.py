@@ -14,7 +14,7 @@ from sdelab._typing import PRNGKeys
 from sdelab.nn.attention import attend
 from sdelab.nn.convolution import Conv
 from sdelab.nn.layers import GroupNorm, dropout
-from sdelab.nn.resampling import Taps
+from sdelab.nn.resampling import Taps, convolve_upsampled, upsample
 
 Resample: TypeAlias = Callable[[Array, Taps], Array]
 """`upsample` or `downsample`."""
@@ -110,7 +110,7 @@ class EDMBlock(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch *space channels"], embedding: Float[Array, "batch width"], keys: PRNGKeys | None
     ) -> Float[Array, "batch *resampled out"]:
-        h = self.conv0(self._resample(jax.nn.silu(self.norm0(x))))
+        h = self._first(jax.nn.silu(self.norm0(x)))
         h = jax.nn.silu(self.modulate(self.norm1, h, self.modulation(embedding)))
         h = self.conv1(dropout(h, self.dropout, keys, self.number))
         shortcut = self._resample(x)
@@ -118,6 +118,11 @@ class EDMBlock(nnx.Module):
             shortcut = self.skip(shortcut)
         h = (h + shortcut) * self.skip_scale
         return h if self.attention is None else (h + self.attention(h)) * self.skip_scale
+
+    def _first(self, h: Array) -> Array:
+        if self.resample is upsample:
+            return convolve_upsampled(self.conv0, h, self.taps)
+        return self.conv0(self._resample(h))
 
     def _resample(self, h: Array) -> Array:
         return h if self.resample is None else self.resample(h, self.taps)
