@@ -31,7 +31,7 @@ def shift(norm: GroupNorm, h: Array, offset: Array) -> Array:
 
 
 def scale_shift(norm: GroupNorm, h: Array, modulation: Array) -> Array:
-    r"""$(1 + s)\,\mathrm{norm}(h) + o$. Dhariwal and Nichol (2021), eq. 3, https://arxiv.org/abs/2105.05233."""
+    r"""$(1 + s)\,\mathrm{norm}(h) + o$. Dhariwal and Nichol (2021), section 3, https://arxiv.org/abs/2105.05233."""
     return norm(h, modulation)
 
 
@@ -67,7 +67,7 @@ class EDMBlock(nnx.Module):
     r"""$h = s\,(R(x) + C_1\,\mathrm{silu}(\mathrm{norm}_e(C_0\,R(\mathrm{silu}(\mathrm{norm}(x))))))$, then attention.
 
     With 3 x 3 convolutions $C$, the resampling $R$ and a norm that the embedding $e$ modulates; where asked, $h$
-    becomes $s\,(h + \mathrm{attention}(\mathrm{norm}(h)))$. Karras et al. (2022), appendix C,
+    becomes $s\,(h + \mathrm{attention}(\mathrm{norm}(h)))$. Karras et al. (2022),
     https://arxiv.org/abs/2206.00364, after BigGAN: Brock et al. (2019), https://arxiv.org/abs/1809.11096.
 
     Arguments: `embedding_channels`; `style`, see `BlockStyle`; `resample`, `upsample`, `downsample` or None; `heads`, 0

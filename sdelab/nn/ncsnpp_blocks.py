@@ -184,7 +184,7 @@ class ResidualBlock(nnx.Module):
 class AttentionBlock(nnx.Module):
     """Self-attention with one head between all pixels, added to its input.
 
-    Wang et al. (2018), equations 1 to 4 and 6, https://arxiv.org/abs/1711.07971.
+    Wang et al. (2018), section 3, https://arxiv.org/abs/1711.07971.
     """
 
     def __init__(self, channels: int, common: Common, rngs: nnx.Rngs):
