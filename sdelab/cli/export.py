@@ -17,7 +17,8 @@ def run(argv: list[str]) -> int:
     """Exports, and prints what was written."""
     values = new_flags()
     flags.DEFINE_string("out", None, "path of the .safetensors file", flag_values=values)
-    flags.DEFINE_string("weights", "averaged", f"which weights: {', '.join(WEIGHTS)}", flag_values=values)
+    help = f"which weights: {', '.join(WEIGHTS)}, one of the config's averages, or one that `sdelab ema` made"
+    flags.DEFINE_string("weights", "averaged", help, flag_values=values)
     define_checkpoint(values)
     given = parse(values, argv, SUMMARY, required=("workdir", "out"))
     if given is None:

@@ -2,7 +2,7 @@ r"""Denoising score matching: $\lambda(t) \|s(x_t, t) - \nabla\log p(x_t \mid x_
 
 Since $\nabla\log p(x_t \mid x_0) = -\epsilon/\sigma$, it is $\frac{\lambda}{\sigma^2} \|\epsilon_\theta - \epsilon\|^2$ with the
 predicted noise $\epsilon_\theta = -\sigma s$. A score that has a `noise` of its own gives it directly: nothing is divided
-and multiplied again by $\sigma$. Vincent (2011), eq. 11, https://doi.org/10.1162/NECO_a_00142;
+and multiplied again by $\sigma$. Vincent (2011), https://doi.org/10.1162/NECO_a_00142;
 Song et al. (2021), eq. 7, https://arxiv.org/abs/2011.13456.
 """
 

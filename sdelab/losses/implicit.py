@@ -2,7 +2,7 @@ r"""Score matching without a kernel: $\lambda(t) (\|s\|^2 + 2 \nabla\cdot s)$ at
 
 By parts, $E\|s - \nabla\log p_t\|^2 = E[\|s\|^2 + 2 \nabla\cdot s] + E\|\nabla\log p_t\|^2$: the same objective as denoising score matching
 up to a constant, and it asks for states only. The divergence is exact, or estimated by random directions (sliced).
-Hyvärinen (2005), eq. 4, https://jmlr.org/papers/v6/hyvarinen05a.html; Song, Garg, Shi and Ermon (2019), section 3,
+Hyvärinen (2005), theorem 1, https://jmlr.org/papers/v6/hyvarinen05a.html; Song, Garg, Shi and Ermon (2019), section 3,
 https://arxiv.org/abs/1905.07088.
 """
 

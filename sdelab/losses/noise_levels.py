@@ -16,7 +16,7 @@ class LogNormalNoise(AbstractTimeDistribution):
 
     Levels that the process does not have become its nearest one: those above $\sigma/\alpha$ at `t_max`, and below that at
     t = 0. It is the objective's own distribution, so the weights are 1. Karras et al. (2022), table 1 and section 5,
-    https://arxiv.org/abs/2206.00364; Karras et al. (2024), table 6, https://arxiv.org/abs/2312.02696, takes -0.4 and 1.0.
+    https://arxiv.org/abs/2206.00364; `EDM2Loss` of Karras et al. (2024), https://github.com/NVlabs/edm2, takes -0.4 and 1.0.
 
     Fields: `mean` and `std` > 0 of the logarithm, the paper's $P_{mean}$ and $P_{std}$.
     """

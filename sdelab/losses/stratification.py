@@ -23,7 +23,7 @@ class Stratified(AbstractTimeSampler):
     The mean over the batch is unbiased, as for independent times, and has lost the variance between the strata: for a
     loss that is smooth in time $O(B^{-3})$ instead of $O(B^{-1})$ is left of what time contributes. The loss of one
     sample is not an unbiased estimate by itself. Needs `index`.
-    Owen (2013), Monte Carlo theory, methods and examples, eq. 8.6, https://artowen.su.domains/mc/.
+    Owen (2013), Monte Carlo theory, methods and examples, section 8.4, https://artowen.su.domains/mc/.
 
     Fields: `distribution`; `batch_size` = B >= 1, over all devices (indices are taken modulo B).
     """
@@ -57,7 +57,7 @@ class Antithetic(AbstractTimeSampler):
 
     What is odd in $F(t)$ about its middle cancels in a pair. The number of a pair comes from `shared_key` and the index, so that
     the two may lie on different devices. Needs `index` and `shared_key`.
-    Hammersley and Morton (1956), eq. 5, https://doi.org/10.1017/S0305004100031455.
+    Hammersley and Morton (1956), https://doi.org/10.1017/S0305004100031455.
 
     Fields: `distribution`.
     """

@@ -2,7 +2,7 @@ r"""A learned uncertainty of the noise levels: the loss $L$ becomes $L\,e^{-u} +
 
 For given losses the best $u$ is $\log E L$ at each level, and then every level has weight one: $u$ levels the gradients'
 scale as training goes on. Karras et al. (2024), section 2 and appendix B, https://arxiv.org/abs/2312.02696; Kendall, Gal and
-Cipolla (2018), eq. 7, https://arxiv.org/abs/1705.07115. The published $u$ is `sdelab.nn.LogVariance`.
+Cipolla (2018), section 3.2, https://arxiv.org/abs/1705.07115. The published $u$ is `sdelab.nn.LogVariance`.
 """
 
 import jax.numpy as jnp

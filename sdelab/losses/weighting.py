@@ -50,7 +50,7 @@ class DiffusionSquared(AbstractWeighting):
     r"""$\lambda = g^2$: the loss bounds the negative log-likelihood of the data.
 
     Its variance is large near the data, where $g^2/\sigma^2$ is; `ImportanceSampledTime` takes it away. As $\lambda$ alone it
-    needs no kernel. Song, Durkan, Murray and Ermon (2021), theorem 1 and eq. 7, https://arxiv.org/abs/2101.09258.
+    needs no kernel. Song, Durkan, Murray and Ermon (2021), theorem 1, https://arxiv.org/abs/2101.09258.
     """
 
     def noise_weight(self, sde: AbstractAffineSDE, t: Time) -> Float[Array, "..."]:
@@ -122,8 +122,7 @@ class SigmoidSNR(AbstractWeighting):
     Per unit of log-SNR, $-\frac{d}{dt}\mathrm{log\_snr} = g^2/\sigma^2$, the weight of the noise is
     $w = \mathrm{sigmoid}(b - \mathrm{log\_snr})$: a monotone weighting, for which the loss is a likelihood bound of data with noise
     added. `ImportanceSampledTime` makes times uniform in log-SNR.
-    Kingma and Gao (2023), section 5, https://arxiv.org/abs/2303.00848; Hoogeboom et al. (2024), section 3,
-    https://arxiv.org/abs/2410.19324.
+    Kingma and Gao (2023), https://arxiv.org/abs/2303.00848; Hoogeboom et al. (2024), https://arxiv.org/abs/2410.19324.
 
     Fields: `bias` b, the log-SNR at which the weight is one half.
     """

@@ -26,9 +26,10 @@ _EPSILON = 1e-5
 class ADM(nnx.Module):
     """The ablated diffusion model, `(batch, *space, channels)` to the same sides, float32 out; starts at zero.
 
-    Dhariwal and Nichol (2021), section 3 and appendix G, https://arxiv.org/abs/2105.05233, as in Karras et al.
-    (2022), appendix C.3, https://arxiv.org/abs/2206.00364: the embedding scales and shifts the second norm of a
-    block, and the number of heads follows from the channels. The defaults are those of ImageNet at 64 pixels.
+    Dhariwal and Nichol (2021), section 3, https://arxiv.org/abs/2105.05233, as in Karras et al. (2022),
+    https://arxiv.org/abs/2206.00364, `DhariwalUNet` of https://github.com/NVlabs/edm: the embedding scales and shifts
+    the second norm of a block, and the number of heads follows from the channels. The defaults are those of ImageNet
+    at 64 pixels.
 
     Arguments: `image_channels`; `image_size`, a side, by which `attention_resolutions` name levels (images with other
     sides are taken too); `out_channels`, by default `image_channels` (iDDPM's networks return twice as many: see

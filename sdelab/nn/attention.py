@@ -26,22 +26,15 @@ def attend(
 def takes_flash_attention(shape: tuple[int, ...], dtype: DTypeLike) -> bool:
     """Whether cuDNN's flash attention can be had, of a query `(batch, pixels, heads, channels)`; jax never chooses it by itself.
 
-    It takes 16-bit numbers, heads of a multiple of 8 channels, at most 128, or 256 from Hopper on, and an even number of pixels, on
-    a CUDA device.
+    It takes 16-bit numbers, heads of a multiple of 8 channels, and an even number of pixels, on a CUDA device. Heads of more than
+    128 channels, which it takes on new chips only, are left to XLA, whose backward pass is faster there
+    (`experiments/train_step/README.md`).
     """
-    generation, (_, pixels, _, channels) = cuda_generation(), shape
+    _, pixels, _, channels = shape
     half = dtype in (jnp.bfloat16, jnp.float16)
-    most = 256 if generation >= HOPPER else 128
-    fits = channels % 8 == 0 and channels <= most and pixels % 2 == 0
-    return generation > 0 and half and fits
+    return has_cuda() and half and channels % 8 == 0 and channels <= 128 and pixels % 2 == 0
 
 
-HOPPER = 9
-
-
-def cuda_generation() -> int:
-    """The first part of the compute capability of the CUDA device; 0 without one."""
-    if jax.default_backend() != "gpu":
-        return 0
-    device = jax.devices()[0]
-    return int(device.compute_capability.split(".")[0]) if "cuda" in device.client.platform_version.lower() else 0
+def has_cuda() -> bool:
+    """Whether the default device is NVIDIA's."""
+    return jax.default_backend() == "gpu" and "cuda" in jax.devices()[0].client.platform_version.lower()

@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import TypeAlias
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from sdelab._typing import PRNGKeys
 from sdelab.nn.layers import check_labels, label_rows
 
 Label: TypeAlias = Int[Array, " batch"] | Float[Array, "batch classes"]
@@ -48,19 +46,6 @@ def class_rows(label: Label | None, classes: int, batch: int) -> Float[Array, "b
         return label_rows(jnp.eye(classes, dtype=jnp.float32), label)
     _check_rows("label", label, "classes", classes)
     return label
-
-
-def drop_rows(
-    rows: Float[Array, "batch width"], rate: float | int, keys: PRNGKeys | None, layer: int
-) -> Float[Array, "batch width"]:
-    """Whole rows set to zero with probability `rate`, each by its sample's key: labels dropped for guidance.
-
-    Without keys, and at rate 0, the identity. Ho and Salimans (2022), algorithm 1, https://arxiv.org/abs/2207.12598.
-    """
-    if keys is None or rate == 0.0:
-        return rows
-    kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, layer), 1.0 - rate))(keys)
-    return jnp.where(kept[:, None], rows, jnp.zeros_like(rows))
 
 
 def _check_rows(part: str, rows: Array, argument: str, width: int) -> None:

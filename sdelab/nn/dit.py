@@ -149,7 +149,7 @@ class DiTBlock(nnx.Module):
 def layer_norm(h: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
     """Mean 0 and variance 1 over the last axis, without parameters; statistics in float32.
 
-    Ba et al. (2016), eq. 3, https://arxiv.org/abs/1607.06450.
+    Ba et al. (2016), section 3, https://arxiv.org/abs/1607.06450.
     """
     single = h.astype(jnp.float32)
     centred = single - jnp.mean(single, axis=-1, keepdims=True)

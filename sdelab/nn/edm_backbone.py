@@ -98,7 +98,7 @@ class UNetPlan:
 class EDMBackbone(nnx.Module):
     """Blocks down to the lowest resolution and up again, each on the way up with what its counterpart left.
 
-    The first block in the middle always attends. Karras et al. (2022), appendix C, https://arxiv.org/abs/2206.00364.
+    The first block in the middle always attends. Karras et al. (2022), https://arxiv.org/abs/2206.00364.
 
     Arguments: `first_channels`, that come in; `plan` and `style`, see there.
     """

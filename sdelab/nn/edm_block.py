@@ -14,7 +14,7 @@ from sdelab._typing import PRNGKeys
 from sdelab.nn.attention import attend
 from sdelab.nn.convolution import Conv
 from sdelab.nn.layers import GroupNorm, dropout
-from sdelab.nn.resampling import Taps
+from sdelab.nn.resampling import Taps, convolve_upsampled, upsample
 
 Resample: TypeAlias = Callable[[Array, Taps], Array]
 """`upsample` or `downsample`."""
@@ -31,7 +31,7 @@ def shift(norm: GroupNorm, h: Array, offset: Array) -> Array:
 
 
 def scale_shift(norm: GroupNorm, h: Array, modulation: Array) -> Array:
-    r"""$(1 + s)\,\mathrm{norm}(h) + o$. Dhariwal and Nichol (2021), eq. 3, https://arxiv.org/abs/2105.05233."""
+    r"""$(1 + s)\,\mathrm{norm}(h) + o$. Dhariwal and Nichol (2021), section 3, https://arxiv.org/abs/2105.05233."""
     return norm(h, modulation)
 
 
@@ -67,7 +67,7 @@ class EDMBlock(nnx.Module):
     r"""$h = s\,(R(x) + C_1\,\mathrm{silu}(\mathrm{norm}_e(C_0\,R(\mathrm{silu}(\mathrm{norm}(x))))))$, then attention.
 
     With 3 x 3 convolutions $C$, the resampling $R$ and a norm that the embedding $e$ modulates; where asked, $h$
-    becomes $s\,(h + \mathrm{attention}(\mathrm{norm}(h)))$. Karras et al. (2022), appendix C,
+    becomes $s\,(h + \mathrm{attention}(\mathrm{norm}(h)))$. Karras et al. (2022),
     https://arxiv.org/abs/2206.00364, after BigGAN: Brock et al. (2019), https://arxiv.org/abs/1809.11096.
 
     Arguments: `embedding_channels`; `style`, see `BlockStyle`; `resample`, `upsample`, `downsample` or None; `heads`, 0
@@ -110,7 +110,7 @@ class EDMBlock(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch *space channels"], embedding: Float[Array, "batch width"], keys: PRNGKeys | None
     ) -> Float[Array, "batch *resampled out"]:
-        h = self.conv0(self._resample(jax.nn.silu(self.norm0(x))))
+        h = self._first(jax.nn.silu(self.norm0(x)))
         h = jax.nn.silu(self.modulate(self.norm1, h, self.modulation(embedding)))
         h = self.conv1(dropout(h, self.dropout, keys, self.number))
         shortcut = self._resample(x)
@@ -118,6 +118,11 @@ class EDMBlock(nnx.Module):
             shortcut = self.skip(shortcut)
         h = (h + shortcut) * self.skip_scale
         return h if self.attention is None else (h + self.attention(h)) * self.skip_scale
+
+    def _first(self, h: Array) -> Array:
+        if self.resample is upsample:
+            return convolve_upsampled(self.conv0, h, self.taps)
+        return self.conv0(self._resample(h))
 
     def _resample(self, h: Array) -> Array:
         return h if self.resample is None else self.resample(h, self.taps)

@@ -12,11 +12,11 @@ from jaxtyping import Array, Float
 
 from sdelab._checks import check_unit_interval, unknown_name
 from sdelab._typing import PRNGKeys
-from sdelab.nn.conditioning import Condition, drop_rows, read_condition
+from sdelab.nn.conditioning import Condition, read_condition
 from sdelab.nn.initialization import uniform_bias, uniform_fan_avg, uniform_fan_in
+from sdelab.nn.label_dropout import drop_labels
 
 KINDS = ("fourier", "positional")
-LABEL_LAYER = 0x6C61626C  # apart from the numbers of the blocks, which fold into the same keys
 
 
 class SongEmbedding(nnx.Module):
@@ -64,7 +64,7 @@ class SongEmbedding(nnx.Module):
         angle = angles(c_noise, half, half - 1) if self.fourier is None else self.fourier(c_noise)
         h = sines_cosines(angle).astype(self.dtype)
         if self.label is not None:
-            rows = drop_rows(label, self.label_dropout, keys, LABEL_LAYER)
+            rows = drop_labels(label, self.label_dropout, keys, none=0)
             h = h + self.label(rows * math.sqrt(self.classes))
         if self.augment is not None:
             h = h + self.augment(augment)
@@ -110,7 +110,7 @@ class ADMEmbedding(nnx.Module):
             h = h + self.augment(augment)
         h = self.second(jax.nn.silu(self.first(h)))
         if self.label is not None:
-            h = h + self.label(drop_rows(label, self.label_dropout, keys, LABEL_LAYER))
+            h = h + self.label(drop_labels(label, self.label_dropout, keys, none=0))
         return jax.nn.silu(h)
 
 

@@ -30,7 +30,7 @@ class GaussianFourier(nnx.Module):
 
     The frequencies are drawn once and not trained. They are a parameter all the same, whose gradient is zero: a
     checkpoint holds them, and neither Adam nor an average moves what has no gradient (weight decay would).
-    Tancik et al. (2020), section 4, https://arxiv.org/abs/2006.10739; Song et al. (2021), appendix H,
+    Tancik et al. (2020), https://arxiv.org/abs/2006.10739; Song et al. (2021), appendix H,
     https://arxiv.org/abs/2011.13456.
 
     Arguments: `width`, an even number; `scale` > 0, in cycles per unit of c.

@@ -1,6 +1,6 @@
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Shaped
 
 from sdelab._checks import check_unit_interval
 from sdelab._typing import PRNGKeys
@@ -16,12 +16,16 @@ def check_dropout(dropout: float | int, label_dropout: float | int, classes: int
         raise ValueError(f"label_dropout = {label_dropout} is not accepted without labels; classes must be > 0.")
 
 
-def drop_labels(condition: Int[Array, " batch"], rate: float | int, keys: PRNGKeys | None) -> Int[Array, " batch"]:
-    """Labels that become -1, "none", with probability `rate`, each by its sample's key; without keys the identity.
+def drop_labels(
+    labels: Shaped[Array, "batch *row"], rate: float | int, keys: PRNGKeys | None, *, none: int = -1
+) -> Shaped[Array, "batch *row"]:
+    """Labels, or rows of numbers that tell them, which become `none` with probability `rate`, each by its sample's key.
 
-    What classifier-free guidance trains with. Ho and Salimans (2022), algorithm 1, https://arxiv.org/abs/2207.12598.
+    Without keys, and at rate 0, the identity. What classifier-free guidance trains with. Ho and Salimans (2022),
+    algorithm 1, https://arxiv.org/abs/2207.12598.
     """
     if keys is None or rate == 0.0:
-        return condition
+        return labels
     dropped = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, _LAYER), rate))(keys)
-    return jnp.where(dropped, jnp.full_like(condition, -1), condition)
+    dropped = dropped.reshape((-1,) + (1,) * (labels.ndim - 1))
+    return jnp.where(dropped, jnp.full_like(labels, none), labels)

@@ -114,7 +114,7 @@ class GroupNorm(nnx.Module):
 
     Statistics in float32, by sums over pixels first: two reads of the image in all. `groups` divides `channels`; by
     default their greatest common divisor with 8.
-    Wu and He (2018), eq. 1 to 3, https://arxiv.org/abs/1803.08494; Perez et al. (2017), eq. 2 (the modulation),
+    Wu and He (2018), section 3, https://arxiv.org/abs/1803.08494; Perez et al. (2017), section 2 (the modulation),
     https://arxiv.org/abs/1709.07871.
     """
 

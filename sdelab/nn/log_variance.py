@@ -12,7 +12,7 @@ class LogVariance(nnx.Module):
     One linear map of random Fourier features, trained beside the network, so that $e^{-u} L + u$ balances the levels'
     losses. `apply, params = sdelab.nn.as_function(LogVariance(rngs=rngs))` makes it a function
     `(params, c_noise) -> u`; its parameters belong in the tree that is trained.
-    Karras et al. (2024), eq. 14 to 21, https://arxiv.org/abs/2312.02696.
+    Karras et al. (2024), eq. 14 to 16 and 21, https://arxiv.org/abs/2312.02696.
 
     Arguments: `features`, their number; `param_dtype`.
     """

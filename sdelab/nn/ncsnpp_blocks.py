@@ -19,7 +19,16 @@ from sdelab.nn.attention import attend
 from sdelab.nn.convolution import Conv, add_bias, check_dims
 from sdelab.nn.initialization import uniform_fan_avg
 from sdelab.nn.layers import GroupNorm, check_rate, dropout, multiply_add
-from sdelab.nn.resampling import PLAIN, ConvDown, ConvUp, check_taps, downsample, upsample
+from sdelab.nn.resampling import (
+    PLAIN,
+    ResamplingConv,
+    check_taps,
+    convolve_downsample,
+    convolve_upsampled,
+    downsample,
+    upsample,
+    upsample_convolve,
+)
 
 ACTIVATIONS = {
     "elu": jax.nn.elu,
@@ -28,7 +37,6 @@ ACTIVATIONS = {
     "swish": swish,
 }
 BLOCKS = ("biggan", "ddpm")
-RESAMPLE = {"up": upsample, "down": downsample}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,13 +151,16 @@ class ResidualBlock(nnx.Module):
         comes back would be read whole for each of them.
         """
         common, parts = self.common, x if isinstance(x, tuple) else (x,)
-        h = self._normalised(parts)
-        if self.resample is not None:
-            h = RESAMPLE[self.resample](h, common.taps)
-        h = self.conv1(h, shift=None if embedding is None else self.embedding(embedding))
+        shift = None if embedding is None else self.embedding(embedding)
+        h = self._first(self._normalised(parts), shift)
         h = common.activate(self.norm2(h))
         h = self.conv2(dropout(h, common.dropout, keys, self.number), scale=common.rescaling)
         return h + self._skipped(parts)
+
+    def _first(self, h: Array, shift: Array | None) -> Array:
+        if self.resample == "up":
+            return convolve_upsampled(self.conv1, h, self.common.taps, shift=shift)
+        return self.conv1(downsample(h, self.common.taps) if self.resample == "down" else h, shift=shift)
 
     def _skipped(self, parts: Sequence[Array]) -> Array:
         """Times the factor of the sum. The map of the channels is taken at the lower of the two resolutions."""
@@ -173,7 +184,7 @@ class ResidualBlock(nnx.Module):
 class AttentionBlock(nnx.Module):
     """Self-attention with one head between all pixels, added to its input.
 
-    Wang et al. (2018), equations 1 to 4 and 6, https://arxiv.org/abs/1711.07971.
+    Wang et al. (2018), section 3, https://arxiv.org/abs/1711.07971.
     """
 
     def __init__(self, channels: int, common: Common, rngs: nnx.Rngs):
@@ -202,7 +213,7 @@ class Downsampling(nnx.Module):
             # the published padding: none before, so that the kernel is centred on odd pixels
             self.conv = Conv(inside, outside, 3, stride=2, padding=((0, 1),) * common.dims, **settings)
         elif with_conv:
-            self.conv = ConvDown(inside, outside, 3, taps=common.taps, **settings)
+            self.conv = ResamplingConv(convolve_downsample, inside, outside, 3, taps=common.taps, **settings)
 
     def __call__(self, x: Array, embedding: Array | None = None, keys: PRNGKeys | None = None) -> Array:
         return self.conv(x) if self.with_conv else downsample(x, self.taps)
@@ -218,7 +229,8 @@ class Upsampling(nnx.Module):
         self.taps, self.with_conv = common.taps, with_conv
         if with_conv:
             # with plain taps: the nearest neighbour, then the convolution
-            self.conv = ConvUp(inside, outside, 3, taps=common.taps, dims=common.dims, **common.settings(rngs))
+            settings = {"dims": common.dims, **common.settings(rngs)}
+            self.conv = ResamplingConv(upsample_convolve, inside, outside, 3, taps=common.taps, **settings)
 
     def __call__(self, x: Array, embedding: Array | None = None, keys: PRNGKeys | None = None) -> Array:
         return self.conv(x) if self.with_conv else upsample(x, self.taps)

@@ -10,7 +10,7 @@ FIR = (1, 3, 3, 1)
 
 
 def ddpm() -> dict[str, Any]:
-    """`vp/cifar10_continuous`: the network of Ho et al. (2020) for 32 x 32 images, with one attention a level on the way up."""
+    """`vp/ddpm/cifar10_continuous`: the network of Ho et al. (2020) for 32 x 32 images, with one attention a level on the way up."""
     return {
         "channels": 128,
         "multipliers": (1, 2, 2, 2),

@@ -8,7 +8,7 @@ Karras et al. (2020), appendix B, https://arxiv.org/abs/1912.04958.
 Filters work on one axis at a time, by shifted sums: a depthwise convolution is many times slower on most devices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +17,18 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from sdelab.nn.convolution import add_bias, check_dims, convolve
+from sdelab.nn.convolution import Conv, add_bias, check_dims, convolve, convolve_doubled, interleave
 from sdelab.nn.initialization import uniform_fan_avg
 
 Taps = Sequence[float | int]
 
 PLAIN = (1, 1)
 """The taps of nearest-neighbour upsampling and of average pooling."""
+
+
+def is_plain(taps: Taps) -> bool:
+    """Whether upsampling doubles the pixels."""
+    return tuple(taps) == PLAIN
 
 
 def check_taps(**arguments: Taps) -> None:
@@ -52,10 +57,19 @@ def upsample_convolve(
 
     The filter runs first here, over the image with zeros around it: the same numbers, without a convolution of zeros.
     """
+    if is_plain(taps) and kernel.shape[0] % 2:
+        return convolve_doubled(x, kernel)
     before, after = _split(len(taps) - kernel.shape[0] - 1)
     reach = kernel.shape[0] - 1
     filtered = filter_up(x, taps, padding=(before + 1 + reach, after + reach))
     return convolve(filtered, kernel, padding=((0, 0),) * (x.ndim - 2))
+
+
+def convolve_upsampled(
+    conv: Conv, x: Float[Array, "batch *space channels"], taps: Taps, *, shift: Float[Array, "batch out"] | None = None
+) -> Float[Array, "batch *larger out"]:
+    """`conv(upsample(x, taps), shift=shift)`, of a layer that keeps the shape."""
+    return conv.of_doubled(x, shift=shift) if is_plain(taps) else conv(upsample(x, taps), shift=shift)
 
 
 def convolve_downsample(
@@ -83,8 +97,7 @@ def filter_up(
             met = [j for j in range(len(weights)) if (phase + j - padding[0]) % factor == 0]
             shifts = [(phase + j - padding[0]) // factor for j in met]
             values.append(_shifted_sum(x, axis, [weights[j] for j in met], shifts, phases, 1))
-        shape = x.shape[:axis] + (factor * phases,) + x.shape[axis + 1 :]
-        x = jax.lax.slice_in_dim(jnp.stack(values, axis + 1).reshape(shape), 0, length, axis=axis)
+        x = jax.lax.slice_in_dim(interleave(values, axis), 0, length, axis=axis)
     return x
 
 
@@ -102,11 +115,12 @@ def filter_down(
     return x
 
 
-class ConvUp(nnx.Module):
-    """`upsample_convolve` with a kernel of `size` along each of `dims` axes, and a bias."""
+class ResamplingConv(nnx.Module):
+    """`upsample_convolve` or `convolve_downsample`, a kernel of `size` along each of `dims` axes, and a bias."""
 
     def __init__(
         self,
+        resample: Callable[[Array, Array, Taps], Array],
         in_channels: int,
         out_channels: int,
         size: int = 3,
@@ -120,42 +134,13 @@ class ConvUp(nnx.Module):
     ):
         check_dims(dims)
         check_taps(taps=taps)
-        self.taps, self.dtype = tuple(taps), jnp.dtype(dtype)
+        self.resample, self.taps, self.dtype = resample, tuple(taps), jnp.dtype(dtype)
         init = uniform_fan_avg() if kernel_init is None else kernel_init
         self.kernel = nnx.Param(init(rngs.params(), (size,) * dims + (in_channels, out_channels), param_dtype))
         self.bias = nnx.Param(jnp.zeros((out_channels,), param_dtype))
 
-    def __call__(self, x: Float[Array, "batch *space channels"]) -> Float[Array, "batch *larger out"]:
-        out = upsample_convolve(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.taps)
-        return add_bias(out, self.bias[...])
-
-
-class ConvDown(nnx.Module):
-    """`convolve_downsample` with a kernel of `size` along each of `dims` axes, and a bias."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        size: int = 3,
-        *,
-        taps: Taps,
-        dims: int = 2,
-        kernel_init: nnx.Initializer | None = None,
-        dtype: DTypeLike = jnp.float32,
-        param_dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        check_dims(dims)
-        check_taps(taps=taps)
-        self.taps, self.dtype = tuple(taps), jnp.dtype(dtype)
-        init = uniform_fan_avg() if kernel_init is None else kernel_init
-        self.kernel = nnx.Param(init(rngs.params(), (size,) * dims + (in_channels, out_channels), param_dtype))
-        self.bias = nnx.Param(jnp.zeros((out_channels,), param_dtype))
-
-    def __call__(self, x: Float[Array, "batch *space channels"]) -> Float[Array, "batch *smaller out"]:
-        out = convolve_downsample(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.taps)
-        return add_bias(out, self.bias[...])
+    def __call__(self, x: Float[Array, "batch *space channels"]) -> Float[Array, "batch *resampled out"]:
+        return add_bias(self.resample(x.astype(self.dtype), self.kernel[...], self.taps), self.bias[...])
 
 
 def _split(total: int) -> tuple[int, int]:

@@ -27,9 +27,10 @@ DECODERS = {"skip": "output_skip", "standard": "none"}
 class SongUNet(nnx.Module):
     r"""EDM's version of the DDPM++ and NCSN++ networks, `(batch, *space, channels)` to the same sides, float32 out.
 
-    Karras et al. (2022), appendix C.2 and table 7, https://arxiv.org/abs/2206.00364, after Song et al. (2021),
-    appendix H, https://arxiv.org/abs/2011.13456. The defaults are DDPM++; NCSN++ is `embedding="fourier"`,
-    `encoder="residual"`, `fir=(1, 3, 3, 1)`, `noise_multiplier=2`.
+    Karras et al. (2022), https://arxiv.org/abs/2206.00364, `SongUNet` of https://github.com/NVlabs/edm, after
+    Song et al. (2021), appendix H, https://arxiv.org/abs/2011.13456. The defaults are DDPM++; NCSN++ is
+    `embedding="fourier"`, `encoder="residual"`, `fir=(1, 3, 3, 1)`, `noise_multiplier=2`. EDM's own training takes
+    the `multipliers` (2, 2, 2).
 
     Arguments: `image_channels`; `image_size`, a side, by which `attention_resolutions` name levels (images with other
     sides are taken too); `out_channels`, by default `image_channels`; `channels`, and `multipliers` of it at each

@@ -66,8 +66,8 @@ class WarmupDecay(AbstractDecay):
 class HalfLifeDecay(AbstractDecay):
     r"""$d_n = 2^{-b / h_n}$: what was learnt $h$ images ago has half the weight; $h_n = \min(h, \rho\,b\,(n - 1))$ at first.
 
-    The rule of EDM, which counts the images before the update. Karras et al. (2022), appendix F.2 and table 7,
-    https://arxiv.org/abs/2206.00364.
+    The rule of EDM, which counts the images before the update. Karras et al. (2022), https://arxiv.org/abs/2206.00364,
+    `training_loop` of https://github.com/NVlabs/edm.
 
     Fields: `half_life` h > 0 in images, published 500 000 for CIFAR-10; `ramp_up` $\rho$ >= 0, the half-life as a share of
     the images seen so far, published 0.05, and 0 for no ramp-up; `batch_size` b, given by the run.

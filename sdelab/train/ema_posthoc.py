@@ -37,7 +37,7 @@ def coefficients(stored: Sequence[Profile], wanted: Profile) -> tuple[Float[np.n
 def inner(a: tuple[float, int], b: tuple[float, int]) -> float:
     r"""$\int p_a p_b = \frac{(\gamma_a + 1)(\gamma_b + 1)}{(\gamma_a + \gamma_b + 1)\,t_b} (t_a / t_b)^{\gamma_b}$ for $t_a \le t_b$.
 
-    `a` and `b` are pairs $(\gamma, t)$. Karras et al. (2024), appendix C.2.
+    `a` and `b` are pairs $(\gamma, t)$. Karras et al. (2024), eq. 151.
     """
     (gamma_a, t_a), (gamma_b, t_b) = sorted((a, b), key=lambda profile: profile[1])
     ratio = (t_a / t_b) ** gamma_b / t_b

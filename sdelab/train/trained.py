@@ -26,8 +26,8 @@ from sdelab.train.placement import AbstractPlacement
 MADE = "averages"
 """The folder of a run that holds the averages made after it."""
 
-WEIGHTS = {"averaged": "ema", "raw": "params"}
-"""Which weights of a run, and their names in its state."""
+WEIGHTS = {"averaged": "ema", MAIN: "ema", "raw": "params"}
+"""Which weights every run has, and their names in its state. It may have further averages."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _read_weights(directory: Path, params: Any, weights: str, made: list[str], c
     kept = config.get("averages", {})
     if weights in kept:
         return read_state(directory, {"state": {"averages": {weights: params}}})["state"]["averages"][weights]
-    names = {**WEIGHTS, MAIN: "ema", **dict.fromkeys(made, "ema")}
+    names = {**WEIGHTS, **dict.fromkeys(made, "ema")}
     if weights not in names:
-        raise unknown_name("weights", weights, (*WEIGHTS, *kept, *made))
+        raise unknown_name("weights", weights, (*names, *kept))
     return read_state(directory, {"state": {names[weights]: params}})["state"][names[weights]]

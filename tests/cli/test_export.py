@@ -15,21 +15,24 @@ from sdelab.cli.base_config import toy_config
 from sdelab.cli.main import run
 from sdelab.data import Unscaled
 from sdelab.interop.safetensors_file import read_safetensors, write_safetensors
-from sdelab.train import Checkpoints, init_params, load_run
+from sdelab.train import Checkpoints, Reconstruction, init_params, load_run, save_average
 from sdelab.train.record import record_of
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """A run at step 20, whose averages are twice its weights."""
+    """A run at step 20, whose average is twice its weights plus one. A further one, `slow`, and one made after it, are 2 and 3."""
     folder = tmp_path_factory.mktemp("export")
     config = toy_config("two_moons", "VP")
     config.model.width, config.model.depth = 8, 1
-    config = config.to_dict()
+    config = {**config.to_dict(), "averages": {"slow": {}}}
     params = init_params(config, (2,))
     state = {"state": {"params": params, "ema": jax.tree.map(lambda leaf: 2.0 * leaf + 1.0, params)}}
+    slow, made = (jax.tree.map(lambda leaf, value=value: jnp.full_like(leaf, value), params) for value in (2.0, 3.0))
+    state["state"]["averages"] = {"slow": slow}
     with Checkpoints(folder / "run" / "checkpoints") as checkpoints:
         checkpoints.save(20, state, {**record_of(config, None, (2,), Unscaled()), "step": 20})
+    save_average(folder / "run", "wide", Reconstruction(made, step=20, sigma_rel=0.2, stored=1, residual=0.0))
     (folder / "file").write_text("")
     return folder
 
@@ -56,6 +59,20 @@ def test_a_file_holds_the_weights_it_names(workdir, capsys, tmp_path, weights):
     assert told["config"] == trained.config
     assert (told["weights"], told["step"], told["record"]["data"]["event_shape"]) == (weights, 20, [2])
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("weights", "value"), [("slow", 2.0), ("wide", 3.0)])
+def test_further_averages_are_exported_by_their_names(workdir, tmp_path, weights, value):
+    path = tmp_path / "a.safetensors"
+    assert run(["sdelab", "export", "--workdir", str(workdir / "run"), "--out", str(path), "--weights", weights]) == 0
+    for name, array in load_file(path).items():
+        np.testing.assert_array_equal(array, value, name)
+
+
+def test_the_help_says_which_weights_there_are(capsys):
+    assert run(["sdelab", "export", "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert "averaged, ema, raw, one of the config's averages, or one that `sdelab ema` made" in words
 
 
 def test_by_default_the_weights_are_those_that_are_sampled_with(workdir, tmp_path):
@@ -86,7 +103,7 @@ def test_an_array_is_written_as_it_is_indexed_and_not_as_it_lies(workdir, tmp_pa
         ("export --workdir {0}/run --out {0}/file/a.safetensors", "{0}/file is no directory that can"),
         (
             "export --workdir {0}/run --out {0}/model.safetensors --weights avraged",
-            "unknown weights 'avraged'. Did you mean 'averaged'? Known: averaged, raw",
+            "unknown weights 'avraged'. Did you mean 'averaged'? Known: averaged, ema, raw, slow, wide.",
         ),
     ],
 )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sdelab.nn.conditioning import drop_rows, read_condition
+from sdelab.nn.conditioning import read_condition
 
 NOTHING = jnp.zeros((3, 2))
 ROWS = jnp.asarray([[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
@@ -58,15 +58,3 @@ def test_what_does_not_fit_is_refused(condition, message, unhooked):
 def test_a_network_that_cannot_be_told_refuses(condition, unhooked):
     with pytest.raises(ValueError, match="network without"):
         read_condition(condition, 0, 0, 3)
-
-
-def test_rows_are_dropped_whole_at_the_rate_and_by_the_sample_s_key():
-    keys = jax.random.split(jax.random.key(5), 2000)
-    rows = jnp.ones((2000, 3))
-    kept = np.asarray(drop_rows(rows, 0.25, keys, 0))
-    assert set(map(tuple, kept)) == {(0.0, 0.0, 0.0), (1.0, 1.0, 1.0)}
-    assert abs(np.mean(kept) - 0.75) < 4 * np.sqrt(0.25 * 0.75 / 2000)
-    np.testing.assert_array_equal(drop_rows(rows[7:9], 0.25, keys[7:9], 0), kept[7:9])
-    assert not np.array_equal(drop_rows(rows, 0.25, keys, 1), kept)
-    np.testing.assert_array_equal(drop_rows(rows, 0.25, None, 0), rows)
-    np.testing.assert_array_equal(drop_rows(rows, 1.0, keys, 0), 0.0)

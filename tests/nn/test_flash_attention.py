@@ -91,10 +91,10 @@ def test_values_are_those_of_cudnn_and_networks_ask_for_it_on_a_gpu(inputs, monk
     query, key, value = inputs[0].astype(jnp.bfloat16)
     calls = []
     monkeypatch.setattr(flash_attention, "fused", lambda *parts: (calls.append(parts[0].shape), formula(*parts))[1])
-    monkeypatch.setattr(attention, "cuda_generation", lambda: 0)
+    monkeypatch.setattr(attention, "has_cuda", lambda: False)
     flat = [part.reshape(2, 6, 16) for part in (query, key, value)]
     elsewhere = attention.attend(*flat, heads=2)
     assert calls == []
-    monkeypatch.setattr(attention, "cuda_generation", lambda: 9)
+    monkeypatch.setattr(attention, "has_cuda", lambda: True)
     np.testing.assert_array_equal(attention.attend(*flat, heads=2), elsewhere)
     assert calls == [SHAPE]

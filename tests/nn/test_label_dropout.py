@@ -26,6 +26,9 @@ def test_labels_are_dropped_at_the_rate_and_by_their_own_key():
     np.testing.assert_array_equal(drop_labels(label[100:300], 0.1, KEYS[100:300]), dropped[100:300])
     np.testing.assert_array_equal(drop_labels(label, 0.1, None), label)
     np.testing.assert_array_equal(drop_labels(label, 0.0, KEYS), label)
+    rows = drop_labels(jnp.ones((4000, 3)), 0.1, KEYS, none=0)  # whole rows, and the same
+    np.testing.assert_array_equal(rows, np.repeat(~gone[:, None], 3, axis=1))
+    np.testing.assert_array_equal(drop_labels(rows, 1.0, KEYS, none=0), 0.0)
 
 
 @pytest.mark.parametrize("kind", list(BUILDERS))

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+from sdelab.nn.convolution import Conv, convolve, convolve_doubled, same
 from sdelab.nn.resampling import (
     PLAIN,
     check_taps,
@@ -85,6 +87,38 @@ def test_a_constant_stays_constant_inside():
     np.testing.assert_allclose(upsample(x, (1, 3, 3, 1))[:, 1:-1, 1:-1], 3.0, rtol=1e-6)
     np.testing.assert_allclose(downsample(x, (1, 3, 3, 1))[:, 1:-1, 1:-1], 3.0, rtol=1e-6)
     np.testing.assert_array_equal(upsample(x, PLAIN), 3.0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_the_convolution_of_doubled_pixels_needs_no_doubled_image(dims, size):
+    random = np.random.RandomState(0)
+    with jax.enable_x64(True):
+        x = jnp.asarray(random.normal(size=(2, *(5, 4, 3)[:dims], 3)))
+        kernel = jnp.asarray(random.normal(size=(size,) * dims + (3, 2)))
+
+        def on_doubled(x, kernel):
+            return convolve(upsample(x), kernel, padding=same(size, dims))
+
+        expected, pull = jax.vjp(on_doubled, x, kernel)
+        out, pull_short = jax.vjp(convolve_doubled, x, kernel)
+        cotangent = jnp.asarray(random.normal(size=expected.shape))
+        for ours, theirs in zip((out, *pull_short(cotangent)), (expected, *pull(cotangent)), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_its_kernel_is_summed_before_it_is_rounded():
+    x = jnp.asarray([[[0.0], [256.0], [0.0]]], jnp.bfloat16)
+    kernel = jnp.asarray([0.0, 1.0 + 2**-9, -1.0], jnp.float32).reshape(3, 1, 1)  # in bfloat16 the second entry is 1
+    out = convolve_doubled(x, kernel)
+    assert out.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(out[0, :, 0], [0.0, -256.0, 0.5, 256.0, 0.0, 0.0])
+
+
+def test_a_layer_that_changes_the_shape_has_none():
+    conv = Conv(1, 1, stride=2, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"stride = 2 .* keeps the shape"):
+        conv.of_doubled(jnp.zeros((1, 4, 4, 1)))
 
 
 @pytest.mark.parametrize("taps", [(1,), (1.0, -1.0), (1.0, float("nan"))])

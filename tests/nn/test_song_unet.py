@@ -9,8 +9,7 @@ import pytest
 from flax import nnx
 
 from sdelab.nn import ADM, LeadingChannels, SongUNet, as_function
-from sdelab.nn.conditioning import drop_rows
-from sdelab.nn.edm_embedding import LABEL_LAYER
+from sdelab.nn.label_dropout import drop_labels
 from tests.nn.edm_cases import QUICK
 
 SMALL = {"image_size": 8, "channels": 8, "multipliers": (1, 2), "blocks": 1, "attention_resolutions": (4,)}
@@ -70,7 +69,7 @@ def test_what_is_told_and_drawn_belongs_to_its_sample(name):
     order = jnp.asarray([3, 0, 2, 1])
     permuted = network(params, x[order], c[order], jax.tree.map(lambda a: a[order], told), keys[order])
     np.testing.assert_allclose(permuted, out[order], rtol=1e-5, atol=1e-5)
-    dropped = np.asarray(drop_rows(jnp.ones((4, 1)), 0.5, keys, LABEL_LAYER))[:, 0] == 0.0
+    dropped = np.asarray(drop_labels(jnp.zeros((4,), jnp.int32), 0.5, keys)) == -1
     assert 0 < dropped.sum() < 4
     untold = network(params, x, c, told | {"label": jnp.full((4,), -1)}, keys)
     np.testing.assert_array_equal(changes(untold, out) == 0.0, dropped)

@@ -62,7 +62,7 @@ def _prior(case: Examination) -> Finding:
         f"{_short(lower)} to {_short(upper)} nats" if lower else f"at most {_short(upper)} nats",
         "0.01 to 0.2; with 0.5 the two differ by at most half in total variation (Pinsker)",
         verdict,
-        "" if verdict == OK else _more_noise(case),
+        _more_noise(case),
     )
 
 
@@ -75,7 +75,7 @@ def _terminal_snr(case: Examination) -> Finding:
         f"{_short(snr)}{_at_most(case)}, that of the kernel alone {_short((alpha / sigma) ** 2)}",
         "below 1e-3: VP 1e-5, EDM 4e-5, VE 1e-4; at 5e-3 samples have the mean brightness of the prior (Lin et al., 2024)",
         verdict,
-        "" if verdict == OK else _more_noise(case),
+        _more_noise(case),
     )
 
 
@@ -88,7 +88,7 @@ def _largest_noise(case: Examination) -> Finding:
         f"sigma/alpha = {_short(largest)} at t_max, {_short(ratio)} of the largest distance {_short(diameter)}{_at_most(case)}",
         "1 (Song and Ermon, 2020, technique 1), 0.8 in EDM, above 1 for VP",
         verdict,
-        "" if verdict == OK else f"a sigma_max (or beta_max) with sigma/alpha = {_short(diameter)} at t_max",
+        f"a sigma_max (or beta_max) with sigma/alpha = {_short(diameter)} at t_max",
     )
 
 
@@ -118,7 +118,7 @@ def _resolution(case: Examination, dtype: str, where: str, severity: str) -> Fin
         + ("" if seen else f", a share of {share:.2g} of the times is below"),
         "the smallest sigma is resolved",
         OK if seen else severity,
-        "" if seen or severity == OK else advice,
+        advice,
     )
 
 
@@ -134,7 +134,7 @@ def _rates(case: Examination) -> Finding | None:
         f"at most {_short(largest)} with {case.steps} steps, at t = {times[index]:.3g}",
         "0.02 with 1000 steps; sqrt(1 - beta_i) needs beta_i < 1",
         OK if largest <= 0.5 else WARN if largest < 1.0 else BAD,
-        "" if largest <= 0.5 else f"{least} steps at least, or {2 * least} for beta_i <= 1/2, or a smaller beta_max",
+        f"{least} steps at least, or {2 * least} for beta_i <= 1/2, or a smaller beta_max",
     )
 
 
@@ -148,7 +148,7 @@ def _end_of_sampling(case: Examination) -> Finding:
         f"t_min = {case.sde.t_min:.2g} leaves noise of {level:.2g}; {wanted:.2g}, {what}, is at t = {time:.2g}",
         "up to 10 times that with a last denoising step (`--finish tweedie`)",
         verdict,
-        "" if verdict == OK else f"t_min = {time:.2g}",
+        f"t_min = {time:.2g}",
     )
 
 
@@ -163,7 +163,7 @@ def _grid(case: Examination) -> Finding:
         f"{case.steps} uniform steps: the largest is {_short(largest)} in lambda = log(alpha/sigma); {_short(even)} if even",
         "below 0.5, or as even as can be",
         OK if ok else WARN,
-        "" if ok else "`--grid log_snr`, or `--grid edm` for Heun's method, which put steps where the data's scale is",
+        "`--grid log_snr`, or `--grid edm` for Heun's method, which put steps where the data's scale is",
     )
 
 
@@ -184,7 +184,7 @@ def _range(case: Examination) -> Finding:
         )
     elif is_variance_preserving(case.sde):
         verdict = max(graded(rms, 1.5, 3.0), graded(1.0 / max(rms, 1e-30), 5.0, 50.0), key=(OK, WARN, BAD).index)
-        advice = "" if verdict == OK else "data scaled to [-1, 1]: the process keeps a variance of 1"
+        advice = "data scaled to [-1, 1]: the process keeps a variance of 1"
     return Finding(
         "range of the data",
         f"[{moments.low:.4g}, {moments.high:.4g}], root mean square {rms:.3g}"
@@ -207,7 +207,7 @@ def _data_std(case: Examination) -> Finding | None:
         f"{case.data_std:.3g}; {found if case.moments.samples else 'the data were not read'}",
         "within 1.3 of the root mean square: inputs and targets of the network have unit size then",
         verdict,
-        "" if verdict == OK else f"preconditioner.data_std = {rms:.2g}",
+        f"preconditioner.data_std = {rms:.2g}",
     )
 
 

@@ -8,7 +8,7 @@ class Finding:
     """One thing that was looked at.
 
     Fields: `name`; `value`, what was found, in words and numbers; `usual`, what it is elsewhere; `verdict`, `OK`, `WARN` or
-    `BAD`; `advice`, what to change, empty if nothing.
+    `BAD`; `advice`, what to change, which nothing has that is `OK`.
     """
 
     name: str
@@ -16,6 +16,10 @@ class Finding:
     usual: str
     verdict: str = OK
     advice: str = ""
+
+    def __post_init__(self):
+        if self.verdict == OK:
+            object.__setattr__(self, "advice", "")
 
 
 def graded(value: float, warn: float, bad: float) -> str:
