@@ -4,8 +4,8 @@ Needs cifar10-jpeg under $SDELAB_DATA.
 Command:  sdelab train --config configs/cifar10_jpeg/vp_ddpmpp.py --workdir runs/cifar10_jpeg/vp_ddpmpp
 Sampling: sdelab sample --workdir runs/cifar10_jpeg/vp_ddpmpp --solver euler_maruyama --steps 1000 --finish noiseless
 Hardware: one GPU; --config.run.placement=data for several
-Time:     4 090 images a second on one H200 (JAX 0.11.2), of which 0.05 % wait for data; the program compiles for a minute and a half. A run of 275
-          steps was stopped by SIGTERM after it; its samples have colours and textures, no objects
+Time:     4 090 images a second on one H200 with JAX 0.11.2, 0.05 % of it waiting for data; compiling took a minute and a half.
+          After 275 steps, where SIGTERM ended that run, samples have colours and textures, and no objects
 Expected: a number for CIFAR-10 (JPEG), not for CIFAR-10; unmeasured
 """
 

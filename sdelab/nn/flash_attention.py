@@ -28,7 +28,7 @@ def fused(query: Heads, key: Heads, value: Heads) -> Heads:
 
 @jax.custom_jvp
 def flash_attention(query: Heads, key: Heads, value: Heads) -> Heads:
-    """`formula` by cuDNN, which must take such arrays: see `sdelab.nn.attention.implementation`."""
+    """`formula` by cuDNN, which must take such arrays: see `sdelab.nn.attention.takes_flash_attention`."""
     return fused(query, key, value)
 
 
