@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from experiments.work_precision.measure import METRIC, Record, distances
 from experiments.work_precision.problems import Problem
@@ -82,6 +83,9 @@ def curves(axes: Axes, records: Sequence[Record], cost: str, metric: str) -> Non
         axes.plot(x, y, style, color=f"C{number % 10}", marker=".", linewidth=1.0, label=name)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(color="#e9ecef", linewidth=0.6)
 
 
