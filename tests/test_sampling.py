@@ -97,6 +97,7 @@ def test_a_users_own_process_samples():
     np.testing.assert_allclose(np.var(np.asarray(x)), 0.25 + 0.75 * -np.expm1(-2e-3), rtol=4 * np.sqrt(2 / 8192) + 0.02)
 
 
+@pytest.mark.as_users
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_noise_is_bit_equal_alone_and_in_a_batch(dtype):
     with jax.enable_x64(True):
@@ -172,6 +173,7 @@ def test_other_numbers_of_a_solver_do_not_compile():
     assert len(COMPILED) == first
 
 
+@pytest.mark.as_users
 def test_trajectory_passes_through_the_grid_and_ends_in_the_sample():
     process, arguments = reverse(gaussian_score), dict(solver=solvers.Ancestral())
     times, states = sdelab.trajectory(KEY, process, (5, 2), grid=GRID, **arguments)
