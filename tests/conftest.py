@@ -1,12 +1,22 @@
-"""Every test runs with strict dtype promotion, without rank promotion, and with the shapes of `sdelab` checked."""
+"""Every test runs with strict dtype promotion, without rank promotion, and with the shapes of `sdelab` checked.
 
+Most of the suite's time would be LLVM's, which optimises programs that run once, for milliseconds. So nothing is optimised
+below XLA's own passes, in the tests and in the programs that they start, and what was compiled in the session is not compiled
+again. Tests marked `as_users` have neither: those of an equality to the bit that users are promised. All of them so:
+`JAX_DISABLE_MOST_OPTIMIZATIONS=false pytest`.
+"""
+
+import contextlib
+import os
 import pathlib
+import tempfile
 
 import beartype.typing  # noqa: F401  (named in the string below)
 import jax
 import jaxtyping
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import install_import_hook
 
 # beartype sees methods one by one, where it cannot know what `Self` is: it checks nothing of that annotation.
@@ -15,6 +25,46 @@ install_import_hook("sdelab", f"beartype.beartype(conf=beartype.BeartypeConf(hin
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+KEPT = tempfile.TemporaryDirectory(prefix="sdelab-programs-")  # of this session alone: nothing stale is run
+CACHE = {
+    "jax_compilation_cache_dir": KEPT.name,
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+UNOPTIMISED, CACHED = "jax_disable_most_optimizations", "jax_enable_compilation_cache"
+ALL_AS_USERS = os.environ.get(UNOPTIMISED.upper(), "true").lower() in ("false", "0")
+
+
+def configure(**values):
+    """Here, and in the programs that are started from here."""
+    for name, value in values.items():
+        os.environ[name.upper()] = str(value).lower() if isinstance(value, bool) else str(value)
+        jax.config.update(name, value)
+
+
+@contextlib.contextmanager
+def compiled(*, as_users: bool):
+    """What is compiled already is dropped where that changes: JAX does not tell the two programs apart."""
+    before, wanted = os.environ[UNOPTIMISED.upper()] == "false", as_users or ALL_AS_USERS
+    if wanted == before:
+        yield
+        return
+    try:
+        switch(wanted)
+        yield
+    finally:
+        switch(before)
+
+
+def switch(as_users: bool):
+    jax.clear_caches()
+    compilation_cache.reset_cache()
+    configure(**{UNOPTIMISED: not as_users, CACHED: not as_users})
+
+
+configure(**CACHE)
+switch(ALL_AS_USERS)
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 
@@ -39,6 +89,19 @@ def unhooked():
 
 
 MAPS = pathlib.Path("/proc/self/maps")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _module_compiled(request):
+    """A module's mark holds for its fixtures too."""
+    with compiled(as_users=request.node.get_closest_marker("as_users") is not None):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _compiled(request, _module_compiled):
+    with compiled(as_users=request.node.get_closest_marker("as_users") is not None):
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,6 +9,7 @@ import pytest
 
 import sdelab
 from sdelab import grids, solvers
+from sdelab.testing.one_of import OneOf
 from tests.solvers.cases import PROCESSES, STOCHASTIC
 
 SDE = sdelab.VP()
@@ -97,6 +98,7 @@ def test_a_users_own_process_samples():
     np.testing.assert_allclose(np.var(np.asarray(x)), 0.25 + 0.75 * -np.expm1(-2e-3), rtol=4 * np.sqrt(2 / 8192) + 0.02)
 
 
+@pytest.mark.as_users
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_noise_is_bit_equal_alone_and_in_a_batch(dtype):
     with jax.enable_x64(True):
@@ -172,6 +174,7 @@ def test_other_numbers_of_a_solver_do_not_compile():
     assert len(COMPILED) == first
 
 
+@pytest.mark.as_users
 def test_trajectory_passes_through_the_grid_and_ends_in_the_sample():
     process, arguments = reverse(gaussian_score), dict(solver=solvers.Ancestral())
     times, states = sdelab.trajectory(KEY, process, (5, 2), grid=GRID, **arguments)
@@ -208,13 +211,26 @@ def test_float64_flow_against_the_truth(load_fixture, name):
     np.testing.assert_allclose(x, arrays["ode_x_eps"], atol=1e-7)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "VP" else pytest.mark.slow) for n in PROCESSES])
-def test_decode_is_the_inverse_of_encode(name):
-    """At the default tolerances, in float32, on a mixture whose flow parts between its modes."""
+def check_there_and_back(sde, **arguments):
+    """In float32, on a mixture whose flow parts between its modes."""
     x0 = jnp.array([[1.0, 0.5], [-0.8, -0.3], [0.15, 0.1], [1.4, -0.6], [-1.2, 0.4], [0.0, 0.2]])
-    process = sdelab.ProbabilityFlow(PROCESSES[name], MIXTURE.score(PROCESSES[name]))
-    back = sdelab.sampling.decode(process, sdelab.encode(process, x0))
+    process = sdelab.ProbabilityFlow(sde, MIXTURE.score(sde))
+    back = sdelab.sampling.decode(process, sdelab.encode(process, x0, **arguments), **arguments)
     np.testing.assert_allclose(back, x0, atol=1e-4 * float(jnp.sqrt(jnp.mean(x0**2))))
+
+
+def test_decode_is_the_inverse_of_encode():
+    """At the default tolerances, over the process's own interval."""
+    check_there_and_back(SDE)
+
+
+@pytest.mark.parametrize("name", [name for name in PROCESSES if name != "VP"])
+@pytest.mark.slow
+def test_decode_is_the_inverse_of_encode_on_every_process(name):
+    """At the same tolerance; as one of all processes, so that one program there and one back serve them."""
+    sde = PROCESSES[name]
+    one = OneOf(tuple(PROCESSES.values()), list(PROCESSES).index(name))
+    check_there_and_back(one, grid=[sde.t_max, sde.t_min], rtol=1e-6)
 
 
 class OnlyDriftAndDiffusion(sdelab.AbstractSDE):

@@ -22,7 +22,7 @@ def get_config():
     return config
 """
 COUNT, BATCH = 1010, 20  # 51 files; neither 8 nor 4 devices divide the last one
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.as_users]
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,7 @@ def test_the_network_is_told_what_was_done(labelled):
     assert not alone.all()
 
 
+@pytest.mark.as_users
 def test_a_sample_is_augmented_alike_in_any_part_of_its_batch():
     _, whole = seen(HorizontalFlip())
     for rows in (np.arange(8, 16), np.array([3, 12])):

@@ -14,6 +14,8 @@ from sdelab.train.ema import power_of
 from sdelab.train.ema_posthoc import coefficients, inner
 from sdelab.train.ema_snapshots import Snapshots
 
+pytestmark = pytest.mark.as_users  # equal to the bit, and each program compiled by itself
+
 
 def weights(decay, updates):
     """What each of the parameters after update 1, 2, ... weighs in the average, in float64."""

@@ -11,6 +11,8 @@ from sdelab.train.profile import Trace
 from tests.train.processes import run
 from tests.train.test_distributed import config, vector
 
+pytestmark = pytest.mark.as_users  # equal to the bit, and each program compiled by itself
+
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
@@ -46,6 +48,7 @@ def test_steps_that_are_none_are_refused(tmp_path):
 
 @pytest.mark.slow
 def test_a_second_run_takes_its_programs_from_the_cache_and_has_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "true")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     programs, states = [], []

@@ -24,6 +24,7 @@ from sdelab.train.starts import git_state
 from sdelab.train.workdir import claim
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.as_users  # equal to the bit, and each program compiled by itself
 
 RUN = """
 import json, pathlib, sys
@@ -281,7 +282,7 @@ OFTEN = {"run": {"steps": 1500, "log_every": 25, "checkpoint_every": 25}}
 @pytest.mark.slow
 def test_killed_twenty_times_at_any_moment_it_ends_at_the_same_bits(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
-    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_ENABLE_COMPILATION_CACHE": "true"}
     command = [sys.executable, "-m", "tests.train.kills", json.dumps(config(**OFTEN)), str(tmp_path), "7", "20"]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from sdelab.train import ConstantDecay, init_state, make_train_step
 from sdelab.train.step import example_keys
@@ -40,6 +41,7 @@ def test_one_step_by_hand():
     np.testing.assert_allclose(state["ema"]["mean"], [1.0])
 
 
+@pytest.mark.as_users
 def test_noise_belongs_to_the_sample_and_the_step_not_to_the_place_in_the_batch():
     order = jnp.array([2, 0, 3, 1])
     shuffled = {name: value[order] for name, value in BATCH.items()}
