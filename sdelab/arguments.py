@@ -83,7 +83,7 @@ def check_states(process: AbstractReverseProcess, x: Any) -> State:
 def as_states(x: Any) -> State:
     """A floating-point array; integers become floats."""
     x = jnp.asarray(x)
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x * 1.0
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
 
 
 def check_starts_at_prior(times: grids.Grid, sde: AbstractSDE, otherwise: str) -> None:
