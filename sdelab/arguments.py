@@ -101,14 +101,17 @@ def as_arrays(tree: T) -> T:
 
 
 def _as_array(number: float) -> Array:
-    if type(number) is not float:  # NumPy's are floats too, and keep their type
-        return jnp.asarray(number)
+    if type(number) is not float or not jax.sharding.get_abstract_mesh().empty:
+        return jnp.asarray(number)  # NumPy's are floats too, and keep their type; under a mesh an array is of that mesh
     return _weak_array(number.hex(), bool(jax.config.read("jax_enable_x64")))
 
 
 @functools.lru_cache(maxsize=4096)
 def _weak_array(number: str, double: bool) -> Array:
-    """Made once: a solve meets the same few numbers at every call, and to make an array takes as long as a short solve."""
+    """Made once: a solve meets the same few numbers at every call, and to make an array takes as long as a short solve.
+
+    They are shared between calls, and not to be donated.
+    """
     with jax.ensure_compile_time_eval():
         return jnp.asarray(float.fromhex(number))
 

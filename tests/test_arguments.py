@@ -35,6 +35,14 @@ def test_precision_is_that_of_the_call():
     assert as_arrays(value).dtype == jnp.float32
 
 
+def test_under_a_mesh_an_array_is_of_that_mesh():
+    before = as_arrays(0.3125)
+    mesh = jax.make_mesh((1,), ("rows",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        assert as_arrays(0.3125).sharding.mesh.axis_names == ("rows",)
+    assert as_arrays(0.3125) is before
+
+
 def test_what_is_made_while_tracing_is_a_value():
     """It outlives the trace."""
     traced = jax.jit(lambda x: x * as_arrays(0.0625))

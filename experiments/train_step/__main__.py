@@ -15,7 +15,8 @@ without PyTorch ours runs alone. Of PyTorch, all that is needed is `torch` and `
 
 On a GPU a run is ten calls (`--repeats`), waited for once, as in a loop that does not look at every loss. Given are also images
 and FLOP a second, and the share of the chip's peak: the convolutions and products are counted in our network as it is written,
-once forwards and twice backwards, and the count is the same for all sides. With `--dtype bfloat16` PyTorch runs under
+once forwards and twice backwards, and the count is the same for all sides (PyTorch's convolutions of doubled pixels take 6 %
+more). With `--dtype bfloat16` PyTorch runs under
 autocast; float32 products are rounded to TF32 on both sides, as JAX does by itself. Where both share one card,
 `XLA_PYTHON_CLIENT_PREALLOCATE=false` leaves PyTorch its part of the memory.
 

@@ -36,20 +36,22 @@ QUICK_SOLVERS = ("Heun", "DPMSolverPlusPlus2M", "UniPC", "diffrax.Euler", "Ances
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     if options.combine:
-        combine(options.output, options.combine, options.evaluations)
+        combine(options.output, options.combine)
         return 0
     problems = list(problems_of(options))
     todo = [case for problem in problems for case in chosen_cases(problem, options)]
     records: list[Record] = []
+    done = 0
     with tqdm(todo, unit="solver") as bar, contextlib.suppress(KeyboardInterrupt):
         for case in bar:
             bar.set_description(f"{case.problem.name}, {case.problem.process_name}, {case.name}")
             records.extend(measure(case, options.rules, options.rounds))
-    if bar.n < len(todo):
-        print(f"Interrupted: {bar.n} of {len(todo)} solvers and lengths are measured, and written.")
+            done += 1
+    if done < len(todo):
+        print(f"Interrupted: {done} of {len(todo)} solvers and lengths are measured, and written.")
     machine = {"backend": jax.default_backend(), "jax": jax.__version__, "sdelab": sdelab.__version__}
     write(options.output, [machine], floors_of(problems), records, options.evaluations)
-    return 0 if bar.n == len(todo) else 1
+    return 0 if done == len(todo) else 1
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -96,11 +98,12 @@ def chosen_cases(problem: Problem, options: argparse.Namespace) -> Iterator[Case
             yield case
 
 
-def combine(folder: Path, parts: Sequence[Path], budgets: list[int]) -> None:
-    """What runs of parts have left, as one run leaves it."""
+def combine(folder: Path, parts: Sequence[Path]) -> None:
+    """What runs of parts have left, as one run leaves it, at the numbers of evaluations of all of them."""
     found = [json.loads((part / "records.json").read_text()) for part in parts]
     records = [Record(**record) for results in found for record in results["records"]]
     floors = {where: floor for results in found for where, floor in results["floors"].items()}
+    budgets = sorted({budget for results in found for budget in results["evaluations"]})
     write(folder, [machine for results in found for machine in results["machines"]], floors, records, budgets)
 
 
@@ -112,7 +115,13 @@ def write(
     best = best_at(records, budgets)
     text = table(best, budgets, floors)
     different = [machine for i, machine in enumerate(machines) if machine not in machines[:i]]
-    results = {"machines": different, "floors": floors, "best": best, "records": [r._asdict() for r in records]}
+    results = {
+        "machines": different,
+        "evaluations": budgets,
+        "floors": floors,
+        "best": best,
+        "records": [r._asdict() for r in records],
+    }
     (folder / "records.json").write_text(json.dumps(results, indent=1) + "\n")
     (folder / "best.md").write_text(text + "\n")
     for name in dict.fromkeys(record.problem for record in records):

@@ -43,7 +43,7 @@ _push_forward = Primitive("flash_attention_push_forward")
 """Of query, key and value, their tangents, and what the backward pass needs, leaves of a tree of this `structure`."""
 
 
-def _by_formula(*arguments: Any, structure: Any) -> Array:
+def _by_formula(*arguments: Any, structure: Any = None) -> Array:
     return jax.jvp(formula, arguments[:3], arguments[3:6])[1]
 
 
@@ -62,7 +62,8 @@ def _derived(primals: Any, tangents: Any, *, structure: Any) -> tuple[Array, Arr
     return jax.jvp(lambda *arguments: _by_formula(*arguments, structure=structure), primals[:6], tuple(six))
 
 
-_push_forward.def_impl(jax.jit(_by_formula, static_argnames="structure"))
+_evaluated = jax.jit(_by_formula)
+_push_forward.def_impl(lambda *arguments, structure: _evaluated(*arguments[:6]))
 _push_forward.def_abstract_eval(lambda query, *rest, structure: query)
 ad.primitive_transposes[_push_forward] = _transposed
 ad.primitive_jvps[_push_forward] = _derived

@@ -58,7 +58,9 @@ class Step(eqx.Module):
 class ReverseTerm(diffrax.AbstractTerm):
     """The intervals and the noise of a solve in the clock s = -t. `args` of the solve is the reverse process.
 
-    `intervals` are those of all steps, each leaf with a leading axis, and without noise.
+    `intervals` are those of all steps, each leaf with a leading axis, and without noise. A solver counts its steps from the
+    start of the clock. (What diffrax's own wrapper makes of `contr`, where it multiplies every leaf by the direction of
+    time, has integers for booleans.)
     """
 
     clock: Float[Array, " steps_plus_1"]
@@ -178,7 +180,8 @@ class AbstractReverseSolver(diffrax.AbstractSolver):
     def numbers(self, process: AbstractReverseProcess, interval: Interval, past: PastTimes) -> Any:
         """What a step needs that depends on time alone, a pytree of arrays: `interval.numbers` of `advance`.
 
-        Called once, for all steps of a grid together (by `jax.vmap`), before the loop. `past`: the times at which the last
+        Called once, for all steps of a grid together (by `jax.vmap`, under which a `lax.cond` takes both branches), before the
+        loop. `past`: the times at which the last
         `remembers()` steps began, the most recent first; those before the first step of the grid are made up.
         """
         return None

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
-from jaxtyping import Array, Float
 
 from sdelab._typing import State
 from sdelab.solvers.base import Step
-
-ScalarArray = Float[Array, ""]
+from sdelab.solvers.newton import ScalarArray
 
 
 class Combination(eqx.Module):

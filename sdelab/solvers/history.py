@@ -25,7 +25,7 @@ class Known(eqx.Module):
     levels: Float[Array, " points"]
 
 
-def known(sde: AbstractAffineSDE, here: Span, past: PastTimes, count: Int[Array, ""]) -> Known:
+def known_at(sde: AbstractAffineSDE, here: Span, past: PastTimes, count: Int[Array, ""]) -> Known:
     """The present and the `past`, the most recent first, of which the first `count` have been."""
     past = jnp.asarray(past)
     age = jnp.arange(len(past), dtype=count.dtype)

@@ -16,7 +16,7 @@ from sdelab.reverse import AbstractReverseProcess, require_affine
 from sdelab.solvers.base import AbstractReverseSolver, Interval, PastTimes, Step, check_kind
 from sdelab.solvers.combination import Combination
 from sdelab.solvers.correction import AbstractCorrection
-from sdelab.solvers.history import AbstractEnding, AbstractStart, History, Known, empty_history, insert, known
+from sdelab.solvers.history import AbstractEnding, AbstractStart, History, Known, empty_history, insert, known_at
 from sdelab.solvers.newton import AbstractLinearTerm, newton_integrals, weights
 from sdelab.solvers.prediction import AbstractPrediction, Span, span
 from sdelab.solvers.variable import AbstractVariable
@@ -72,9 +72,15 @@ class AbstractMultistep(AbstractReverseSolver):
         """What the prediction at the end of a step is used for, beside the next step."""
 
     def numbers(self, process: AbstractReverseProcess, interval: Interval, past: PastTimes) -> MultistepNumbers:
+        return self._numbers(process, interval, past, interval.index)
+
+    def _numbers(
+        self, process: AbstractReverseProcess, interval: Interval, past: PastTimes, count: Int[Array, ""]
+    ) -> MultistepNumbers:
+        """After `count` predictions, which in a solve are as many as the steps before."""
         sde = require_affine(process.sde, type(self).__name__)
-        here, count, extra = span(sde, interval.t0, interval.t1), interval.index, self._extra()
-        where = known(sde, here, past, count)
+        here, extra = span(sde, interval.t0, interval.t1), self._extra()
+        where = known_at(sde, here, past, count)
         again = self.correction().again(
             sde,
             where,
@@ -92,10 +98,12 @@ class AbstractMultistep(AbstractReverseSolver):
         )
 
     def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: History) -> Step:
-        numbers = self.numbers_of(process, interval, memory.times)
+        numbers = interval.numbers
+        if numbers is None:
+            numbers = self._numbers(process, interval, memory.times, memory.count)
         value = self.prediction().predict(process, x, interval.t0)
         values = (value, *memory.values)
-        if numbers.again is not None:
+        if numbers.again is not None and memory.previous is not None:
             x = jnp.where(numbers.corrected, numbers.again(memory.previous, values), x)
 
         def insertion(step: int, count: int, x: State) -> State:

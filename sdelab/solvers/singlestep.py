@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from sdelab._checks import check_increasing, check_positive, check_unit_interval
@@ -57,7 +58,10 @@ class AbstractSinglestep(AbstractReverseSolver):
         sde, prediction = require_affine(process.sde, type(self).__name__), self.prediction()
         inner = [interval.inner[i] for i in range(len(self.inner_fractions()))]
         *there, here = spans(sde, interval.t0, [*inner, interval.t1])
-        levels = [here.level0, *(part.level1 for part in there)]
+        # a step to sigma = 0 takes none of these times, and they are all one: apart, they have finite derivatives
+        apart = [here.level0 + (i + 1) / (len(there) + 1) * here.h for i in range(len(there))]
+        inside = [jnp.where(here.to_data, a, part.level1) for a, part in zip(apart, there, strict=True)]
+        levels = [here.level0, *inside]
         return SinglestepNumbers(
             times=tuple(inner),
             inner=tuple(through(prediction, part, levels[: i + 1]) for i, part in enumerate(there)),
