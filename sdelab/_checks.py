@@ -4,6 +4,7 @@ Only concrete numbers are checked: inside a transformation there is nothing to c
 """
 
 import difflib
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,7 +17,12 @@ from jaxtyping import Array, ArrayLike
 
 def is_concrete(*values: Any) -> bool:
     """Whether all leaves of the values can be read now (none is traced)."""
+    if all(type(value) in _PLAIN for value in values):  # the usual case, and at every call of a solve
+        return True
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+_PLAIN = (float, int, np.ndarray)
 
 
 def check_positive(**arguments: ArrayLike) -> None:
@@ -37,6 +43,8 @@ def check_unit_interval(**arguments: ArrayLike) -> None:
 def check_increasing(**arguments: ArrayLike) -> None:
     """The arguments, in the order given, must increase strictly."""
     (low_name, low), (high_name, high) = arguments.items()
+    if type(low) is float and type(high) is float and low < high:
+        return
     if is_concrete(low, high) and not np.all(np.less(low, high)):
         raise ValueError(f"{low_name} = {low} must be less than {high_name} = {high}.")
 
@@ -49,6 +57,8 @@ def check_below(bound: float, **arguments: ArrayLike) -> None:
 def check_linear_rate(beta_min: ArrayLike, beta_max: ArrayLike, t_max: float) -> None:
     """The rate beta_min + t (beta_max - beta_min) must be >= 0 on the interval, and somewhere > 0."""
     check_nonnegative(beta_min=beta_min, beta_max=beta_max)
+    if type(beta_min) is float and type(beta_max) is float and 0 < beta_min <= beta_max:
+        return
     if not is_concrete(beta_min, beta_max):
         return
     end = np.asarray(beta_min) + t_max * (np.asarray(beta_max) - np.asarray(beta_min))
@@ -110,7 +120,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
 
 
-def _check(name: str, value: ArrayLike, accepted: Callable[[np.ndarray], Any], domain: str) -> None:
+def _check(name: str, value: ArrayLike, accepted: Callable[[Any], Any], domain: str) -> None:
+    if type(value) is float and math.isfinite(value) and accepted(value):
+        return  # as NumPy would find, in a hundredth of its time
     if not is_concrete(value):
         return
     array = np.asarray(value)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from sdelab._checks import check_count, is_concrete
+from sdelab.grid_loop import GridLoop
 from sdelab.reverse import AbstractReverseProcess
 from sdelab.solvers.base import AbstractReverseSolver
 from sdelab.solvers.diffrax_terms import IMEX, is_implicit, unwrap
@@ -143,8 +144,15 @@ def check_adjoint(
     )
 
 
-def on_grid(adjoint: diffrax.AbstractAdjoint, clock: Float[Array, " steps_plus_1"]) -> diffrax.AbstractAdjoint:
-    """The adjoint of a solve over the steps of `clock`: backsolve goes back over the same steps, unless told otherwise."""
+def on_grid(
+    adjoint: diffrax.AbstractAdjoint, clock: Float[Array, " steps_plus_1"], *, to_data: bool = False
+) -> diffrax.AbstractAdjoint:
+    """The adjoint of an explicit solve over the steps of `clock`: that of a loop over a grid.
+
+    Backsolve goes back over the same steps, unless told otherwise.
+    """
+    if type(adjoint) is diffrax.RecursiveCheckpointAdjoint:
+        return GridLoop(adjoint.checkpoints, to_data)
     if not isinstance(adjoint, diffrax.BacksolveAdjoint) or "stepsize_controller" in adjoint.kwargs:
         return adjoint
     return diffrax.BacksolveAdjoint(**{"stepsize_controller": diffrax.StepTo(clock[::-1]), **adjoint.kwargs})

@@ -64,6 +64,8 @@ def check_key(key: Any, batch: int, *, needed: bool) -> None:
 
 
 def check_condition(process: AbstractReverseProcess, batch: int) -> None:
+    if process.condition is None:
+        return
     for leaf in jax.tree.leaves(process.condition):
         if np.shape(leaf)[:1] != (batch,):
             raise ValueError(
@@ -82,7 +84,7 @@ def check_states(process: AbstractReverseProcess, x: Any) -> State:
 
 def as_states(x: Any) -> State:
     """A floating-point array; integers become floats."""
-    x = jnp.asarray(x)
+    x = x if isinstance(x, jax.Array) else jnp.asarray(x)
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
 
 
@@ -133,6 +135,8 @@ def plan_steps(
     if not isinstance(solver, diffrax.AbstractSolver):
         raise TypeError(f"solver = {solver!r} is not a solver; accepted: one of sdelab.solvers, or a diffrax solver.")
     own = isinstance(solver, AbstractReverseSolver)
+    if own and grid is not None and rtol is None and atol is None:
+        return grids.check_grid(grid, process.sde), None
     adaptive = not own and is_adaptive(solver, stochastic=process.stochastic)
     if grid is None and rtol is None and atol is None and not process.stochastic and adaptive:
         rtol = DEFAULT_TOLERANCE

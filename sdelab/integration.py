@@ -19,7 +19,7 @@ from sdelab._host import on_host
 from sdelab._typing import PRNGKeys, State
 from sdelab.adjoint import on_grid
 from sdelab.reverse import AbstractReverseProcess
-from sdelab.solvers.base import AbstractReverseSolver, reverse_term
+from sdelab.solvers.base import AbstractReverseSolver, GridNumbers, reverse_term
 from sdelab.solvers.diffrax_terms import Cost, is_per_sample, levy_area, reverse_terms
 from sdelab.solvers.noise import AbstractNoise, GridBrownianPath
 
@@ -53,11 +53,15 @@ def solve_on_grid(
     noise: AbstractNoise,
     adjoint: diffrax.AbstractAdjoint,
     saveat: diffrax.SaveAt,
+    *,
+    known: GridNumbers | None = None,
+    to_data: bool = False,
 ) -> Solution:
-    """One step per interval of `clock`, the negated grid."""
+    """One step per interval of `clock`, the negated grid. `known`: the solver's `grid_numbers`, if there are; `to_data`: whether
+    it ends where sigma = 0."""
     if isinstance(solver, AbstractReverseSolver):
         like = jax.ShapeDtypeStruct(x_T.shape, x_T.dtype)
-        terms: Any = reverse_term(solver, process, clock, noise, like)
+        terms: Any = reverse_term(solver, process, clock, noise, like, known)
         return _collect(
             diffrax.diffeqsolve(
                 terms,
@@ -69,7 +73,7 @@ def solve_on_grid(
                 args=process,
                 saveat=dataclasses.replace(saveat, solver_state=True),
                 stepsize_controller=diffrax.StepTo(clock),
-                adjoint=adjoint,
+                adjoint=on_grid(adjoint, clock, to_data=to_data),
                 max_steps=clock.shape[0] - 1,
                 throw=False,
             ),
@@ -98,7 +102,7 @@ def _diffrax_on_grid(process, x_T, clock, solver, noise, adjoint, saveat) -> Sol
         args=process,
         saveat=saveat,
         stepsize_controller=diffrax.StepTo(clock),
-        adjoint=on_grid(adjoint, clock),
+        adjoint=adjoint if is_per_sample(solver) else on_grid(adjoint, clock),
         max_steps=clock.shape[0] - 1,
         throw=False,
     )
@@ -195,8 +199,10 @@ def _each_sample(process: AbstractReverseProcess, x_T: State, context: Any, solv
 
 def _collect(solution: diffrax.Solution, x_T: State) -> Solution:
     batch = x_T.shape[:1]
-    x_mean = solution.solver_state[1] if solution.solver_state is not None else None
     states: Any = solution.ys
+    x_mean = None
+    if solution.solver_state is not None:  # that of a solver of ours; a deterministic one keeps no mean
+        x_mean = states[-1] if solution.solver_state[1] is None else solution.solver_state[1]
     return Solution(
         states=states,
         x_mean=x_mean,

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractClassVar, AbstractVar
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from sdelab._broadcast import expand_right
 from sdelab._callable import as_pytree_callable
@@ -132,8 +132,14 @@ def check_score(score: Score, sde: AbstractSDE) -> None:
         return
     theirs, ours = jax.tree.leaves(score.sde), jax.tree.leaves(sde)
     alike = type(score.sde) is type(sde) and len(theirs) == len(ours)
-    if not alike or not all(np.allclose(a, b, rtol=1e-6) for a, b in zip(theirs, ours, strict=True)):
+    if not alike or not all(_close(a, b) for a, b in zip(theirs, ours, strict=True)):
         raise ValueError(f"sde = {sde!r} is not the process of the score, {score.sde!r}; accepted: the same process.")
+
+
+def _close(a: ArrayLike, b: ArrayLike) -> bool:
+    if type(a) is float and type(b) is float and a == b:
+        return True
+    return bool(np.allclose(a, b, rtol=1e-6))
 
 
 def require_affine(sde: AbstractSDE, user: str) -> AbstractAffineSDE:

@@ -1,13 +1,13 @@
 """Sampling: any solver, on a fixed grid or adaptively, from noise to data and back."""
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from sdelab import grids
 from sdelab._callable import with_arguments_of
@@ -33,8 +33,9 @@ from sdelab.integration import (
     solve_on_grid,
     total_evaluations,
 )
+from sdelab.known_numbers import known_numbers
 from sdelab.reverse import AbstractReverseProcess, ProbabilityFlow, ends_at_data
-from sdelab.solvers.base import AbstractReverseSolver
+from sdelab.solvers.base import AbstractReverseSolver, GridNumbers
 from sdelab.solvers.diffrax_terms import check_diffrax_solver, check_diffrax_steps, cost, is_adaptive, is_per_sample
 from sdelab.solvers.finish import AbstractFinish, NoFinish
 from sdelab.solvers.noise import AbstractNoise, KeyedNoise, NoNoise, StoredNoise, sample_keys
@@ -57,7 +58,7 @@ class SampleInfo(eqx.Module):
     result: Any
 
 
-class _Plan(eqx.Module):
+class _Plan(NamedTuple):
     """All of a solve, but for its solver, that is structure: the key of the compiled program, with the arrays' shapes."""
 
     finish: AbstractFinish
@@ -65,8 +66,8 @@ class _Plan(eqx.Module):
     control: Joint | PerSample
     adjoint: diffrax.AbstractAdjoint
     saveat: diffrax.SaveAt
-    max_steps: int = eqx.field(static=True)
-    to_data: bool = eqx.field(static=True)
+    max_steps: int
+    to_data: bool
 
 
 def sample_with_info(
@@ -110,8 +111,8 @@ def sample_with_info(
     times, controller = plan_steps(process, solver, grid, rtol, atol, dtype)
     to_data = ends_at_data(process.sde, float(times[-1]))
     plan = _Plan(finish, controller, error_control, adjoint, AT_THE_END, max_steps, to_data)
-    x, solution, evaluations = _solve(key, process, start, times, noise, solver, plan, throw=throw)
-    return x, SampleInfo(evaluations, solution.accepted, solution.rejected, solution.result)
+    solved = _solve(key, process, start, times, noise, solver, plan, throw=throw)
+    return solved.x, solved.info
 
 
 @with_arguments_of(sample_with_info)
@@ -150,8 +151,9 @@ def trajectory(
     saveat = diffrax.SaveAt(t0=True, steps=True) if controller is None else diffrax.SaveAt(ts=clock)
     to_data = ends_at_data(process.sde, float(times[-1]))
     plan = _Plan(NoFinish(), controller, error_control, adjoint, saveat, max_steps, to_data)
-    _, solution, _ = _solve(key, process, start, times, noise, solver, plan)
-    return -clock, solution.states
+    states = _solve(key, process, start, times, noise, solver, plan).states
+    assert states is not None
+    return -clock, states
 
 
 def encode(
@@ -228,19 +230,39 @@ def _solve(
     plan: _Plan,
     *,
     throw: bool = True,
-) -> tuple[State, Solution, Int[Array, " batch"] | None]:
-    """What is asked for is checked, run, and checked for its success. The samples, what was solved, and evaluations."""
+) -> "_Solved":
+    """What is asked for is checked, run, and checked for its success."""
     if isinstance(start, tuple):
         check_starts_at_prior(times, process.sde, "the states there as shape_or_x_T")
-    _check_solver(process, solver, plan, noise, len(times) - 1)
+    _check_plan(plan, noise, len(times) - 1)
     dtype = jnp.result_type(float) if isinstance(start, tuple) else start.dtype
-    own = isinstance(solver, AbstractReverseSolver)
-    ready = as_arrays(solver) if own else solver  # diffrax looks at the numbers of its own while it traces
-    x, solution, evaluations = _run(as_arrays(process), start, key, as_clock(-times, dtype), noise, ready, plan)
+    clock, known, ready = as_clock(-times, dtype), None, solver
+    if isinstance(solver, AbstractReverseSolver):
+        known = known_numbers(solver, process, clock)
+        ready = as_arrays(solver)  # diffrax looks at the numbers of its own while it traces
+    if known is None:
+        _check_solver(solver, process, plan)
+    check_adjoint(plan.adjoint, solver, process)
+    solved = _run(as_arrays(process), start, key, clock, noise, ready, known, plan)
     if throw and _may_fail(solver, plan):
-        check_replay(plan.adjoint, solution.accepted)
-        check_success(solution.success, solution.result, solution.accepted + solution.rejected, plan.max_steps)
-    return x, solution, evaluations
+        info = solved.info
+        check_replay(plan.adjoint, info.accepted)
+        check_success(solved.success, info.result, info.accepted + info.rejected, plan.max_steps)
+    return solved
+
+
+class _Solved(NamedTuple):
+    """The samples; the saved states, `(saved, batch, *event)`, None where the last alone was asked for; how it went.
+
+    `x_mean`, the last step's, is not read by anyone. It is here to be kept: where nobody wants the mean of a step, XLA computes it
+    in one kernel with the noise, which on CPU was half as fast as two.
+    """
+
+    x: State
+    x_mean: State | None
+    states: Float[Array, "saved batch ..."] | None
+    success: Bool[Array, " batch"]
+    info: SampleInfo
 
 
 @eqx.filter_jit
@@ -251,8 +273,9 @@ def _run(
     clock: Float[Array | np.ndarray, " steps_plus_1"],
     noise: AbstractNoise | None,
     solver: diffrax.AbstractSolver,
+    known: GridNumbers | None,
     plan: _Plan,
-) -> tuple[State, Solution, Int[Array, " batch"] | None]:
+) -> _Solved:
     """Start, solve and finish, in one compiled program, and what it evaluates. Each sample draws from its own key."""
     batch = start[0] if isinstance(start, tuple) else start.shape[0]
     keys, clock = sample_keys(key, batch) if key is not None and key.ndim == 0 else key, jnp.asarray(clock)
@@ -261,7 +284,9 @@ def _run(
     if plan.controller is None:
         own = NoNoise() if path_keys is None else KeyedNoise(path_keys)
         noise = own if noise is None else noise
-        solution = solve_on_grid(process, x_T, clock, solver, noise, plan.adjoint, plan.saveat)
+        solution = solve_on_grid(
+            process, x_T, clock, solver, noise, plan.adjoint, plan.saveat, known=known, to_data=plan.to_data
+        )
     else:
         solution = solve_adaptively(
             process,
@@ -276,7 +301,15 @@ def _run(
             plan.max_steps,
         )
     x = plan.finish.apply(process, solution.states[-1], solution.x_mean, -clock[-1], plan.to_data)
-    return x, solution, _evaluations(process, solution, solver, plan, clock.shape[0] - 1)
+    evaluations = _evaluations(process, solution, solver, plan, clock.shape[0] - 1)
+    info = SampleInfo(evaluations, solution.accepted, solution.rejected, solution.result)
+    return _Solved(
+        x,
+        solution.x_mean if process.stochastic else None,
+        None if plan.saveat.subs.t1 else solution.states,
+        solution.success,
+        info,
+    )
 
 
 def draw_prior(process: AbstractReverseProcess, keys: PRNGKeys, event: tuple[int, ...]) -> State:
@@ -284,13 +317,7 @@ def draw_prior(process: AbstractReverseProcess, keys: PRNGKeys, event: tuple[int
     return jax.vmap(lambda key: process.sde.prior_sample(jax.random.fold_in(key, 0), (1, *event))[0])(keys)
 
 
-def _check_solver(
-    process: AbstractReverseProcess,
-    solver: diffrax.AbstractSolver,
-    plan: _Plan,
-    noise: AbstractNoise | None,
-    steps: int,
-) -> None:
+def _check_plan(plan: _Plan, noise: AbstractNoise | None, steps: int) -> None:
     check_count(max_steps=plan.max_steps)
     if not isinstance(plan.control, (Joint, PerSample)):
         raise TypeError(f"error_control = {plan.control!r} is not accepted; it must be PerSample() or Joint().")
@@ -303,16 +330,21 @@ def _check_solver(
         raise ValueError("noise is given for a fixed grid; with tolerances the path must be known between the steps.")
     if isinstance(noise, StoredNoise) and noise.values.shape[0] != steps:
         raise ValueError(f"noise has {noise.values.shape[0]} steps; accepted: as many as the grid, {steps}.")
+
+
+def _check_solver(solver: diffrax.AbstractSolver, process: AbstractReverseProcess, plan: _Plan) -> None:
+    """Whether the solver fits the process; one of ours whose numbers are known does."""
     if isinstance(solver, AbstractReverseSolver):
         solver.check(process)
     else:
         check_diffrax_solver(solver, process)
         check_diffrax_steps(solver, process, plan.controller is None, plan.to_data)
-    check_adjoint(plan.adjoint, solver, process)
 
 
 def _may_fail(solver: diffrax.AbstractSolver, plan: _Plan) -> bool:
     """Explicit steps on a fixed grid always arrive: then nothing is read back, and the call does not wait."""
+    if isinstance(solver, AbstractReverseSolver):
+        return False
     return plan.controller is not None or is_per_sample(solver)
 
 

@@ -29,6 +29,8 @@ FLOORS = {
     "losses": 3,
     "guidance": 3,
     "adjoint": 4,
+    "grid_loop": 4,
+    "known_numbers": 4,
     "integration": 4,
     "divergence": 3,
     "forward": 4,

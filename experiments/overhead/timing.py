@@ -41,12 +41,13 @@ def compare(
     return Comparison(name, median, baseline, median / baseline, limit)
 
 
-def timed(function: Callable[[], Any]) -> Callable[[], float]:
-    """A run of `function`, until its arrays are there, in seconds."""
+def timed(function: Callable[..., Any], given: Callable[[], tuple[Any, ...]] = tuple) -> Callable[[], float]:
+    """A run of `function`, until its arrays are there, in seconds; `given` makes its arguments, anew and before the clock."""
 
     def run() -> float:
+        arguments = given()
         start = time.perf_counter()
-        jax.block_until_ready(function())
+        jax.block_until_ready(function(*arguments))
         return time.perf_counter() - start
 
     return run

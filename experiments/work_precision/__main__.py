@@ -9,9 +9,9 @@ to the exact flow's end from the same starting points; that of a solver of the r
 energy distance to exact samples of p_{t_min}, of which as many are drawn. Seconds are those of a call of `sdelab.sample`
 that compiles nothing. Leaves records.json, best.md and a picture for each problem; prints the table of the best.
 
-A full run compiles some thousand programs: an hour on two cores. `--quick` takes a few minutes. Parts of it (by `--sdes`,
-`--problems`, `--workdir`, `--kinds`) may run beside one another on cores of their own; `--combine` makes one of their folders.
-A run that is interrupted leaves what it has measured.
+A full run compiles some thousand programs: an hour on two cores. `--quick` takes a few minutes. Parts of it (`--part 3/12`: of
+twelve, the third; or by `--sdes`, `--problems`, `--workdir`, `--kinds`) may run beside one another on cores of their own;
+`--combine` makes one of their folders. A run that is interrupted leaves what it has measured.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from tqdm import tqdm
@@ -27,7 +28,7 @@ from tqdm import tqdm
 import sdelab
 from experiments.work_precision.cases import PROCESSES, RULES, SOLVERS, USUAL
 from experiments.work_precision.measure import Case, Record, cases, measure
-from experiments.work_precision.problems import Problem, mixture_problem, trained_problem
+from experiments.work_precision.problems import PROBLEMS, Problem, mixture_problem, trained_problem
 from experiments.work_precision.report import best_at, floors_of, pictures, table
 
 QUICK_SOLVERS = ("Heun", "DPMSolverPlusPlus2M", "UniPC", "diffrax.Euler", "Ancestral", "EulerMaruyama")
@@ -39,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         combine(options.output, options.combine)
         return 0
     problems = list(problems_of(options))
-    todo = [case for problem in problems for case in chosen_cases(problem, options)]
+    first, parts = options.part
+    todo = [case for problem in problems for case in chosen_cases(problem, options)][first - 1 :: parts]
     records: list[Record] = []
     done = 0
     with tqdm(todo, unit="solver") as bar, contextlib.suppress(KeyboardInterrupt):
@@ -70,6 +72,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=2000, help="for the distances between sets")
     parser.add_argument("--points", type=int, default=512, help="starting points of the flow, the first of the samples")
     parser.add_argument("--rounds", type=int, default=3, help="timed calls, of which the median counts")
+    parser.add_argument("--part", type=part, default=(1, 1), metavar="K/N", help="of N, which this run measures")
     parser.add_argument("--quick", action="store_true", help="a few solvers on VP and EDM in 2 dimensions")
     parser.add_argument("--combine", nargs="+", type=Path, metavar="PART", help="folders of runs: nothing is measured")
     parser.add_argument("--output", type=Path, default=Path("work_precision"))
@@ -78,6 +81,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         options.sdes, options.problems = ["VP", "EDM"], ["2"]
         options.solvers = options.solvers or list(QUICK_SOLVERS)
     return options
+
+
+def part(text: str) -> tuple[int, int]:
+    """`3/12` as (3, 12)."""
+    first, _, parts = text.partition("/")
+    if not (first.isdecimal() and parts.isdecimal() and 1 <= int(first) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not accepted; it must be K/N with 1 <= K <= N, such as 3/12")
+    return int(first), int(parts)
 
 
 def problems_of(options: argparse.Namespace) -> Iterator[Problem]:
@@ -101,10 +112,17 @@ def chosen_cases(problem: Problem, options: argparse.Namespace) -> Iterator[Case
 def combine(folder: Path, parts: Sequence[Path]) -> None:
     """What runs of parts have left, as one run leaves it, at the numbers of evaluations of all of them."""
     found = [json.loads((part / "records.json").read_text()) for part in parts]
-    records = [Record(**record) for results in found for record in results["records"]]
+    records = sorted((Record(**record) for results in found for record in results["records"]), key=place)
     floors = {where: floor for results in found for where, floor in results["floors"].items()}
     budgets = sorted({budget for results in found for budget in results["evaluations"]})
     write(folder, [machine for results in found for machine in results["machines"]], floors, records, budgets)
+
+
+def place(record: Record) -> tuple[Any, ...]:
+    """Where one run would have written the record: by problem and process, then as the solvers' table has it."""
+    solvers, rules = list(SOLVERS[record.kind]), list(RULES)
+    number = PROBLEMS.index(record.problem), list(PROCESSES).index(record.process), list(SOLVERS).index(record.kind)
+    return *number, solvers.index(record.solver), record.steps, rules.index(record.rule)
 
 
 def write(

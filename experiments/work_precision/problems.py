@@ -16,6 +16,7 @@ from sdelab.testing.order import walk
 from sdelab.train import load_run
 from sdelab.train.build import build_dataset
 
+PROBLEMS = ("mixture 2-D", "mixture 64-D", "trained network")
 KEY = 0
 REFERENCE_STEPS = 384  # of order 8, uniform in log-SNR
 NETWORK_STEPS, NETWORK_POINTS = 96, 64  # the same for a network, whose evaluations cost more
@@ -89,7 +90,7 @@ def trained_problem(workdir: Path, *, points: int, samples: int) -> Problem:
         chosen = None if condition is None else condition[:points]
         end = flow_end(run.sde, run.score, chosen, jnp.asarray(x_T[:points], float), NETWORK_STEPS)
     arrays = x_T, np.asarray(end, np.float32), first, second
-    return Problem("trained network", type(run.sde).__name__, run.sde, run.score, condition, *arrays)
+    return Problem(PROBLEMS[2], type(run.sde).__name__, run.sde, run.score, condition, *arrays)
 
 
 def flow_end(

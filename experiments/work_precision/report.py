@@ -51,7 +51,8 @@ def pictures(problem: str, records: Sequence[Record], floors: dict[str, float]) 
     processes = list(dict.fromkeys(r.process for r in records))
     kinds = list(dict.fromkeys(r.kind for r in records))
     columns = [(kind, cost) for kind in kinds for cost in ("evaluations", "seconds")]
-    size = 4.2 * len(columns) + 3.0, 3.4 * len(processes) + 0.6
+    names = sum(len({r.solver for r in records if r.kind == kind}) for kind in kinds)
+    size = 4.2 * len(columns) + 3.0, max(3.4 * len(processes), 0.17 * names) + 0.6  # room for the names beside
     figure = Figure(figsize=size, dpi=110, layout="constrained")
     axes = figure.subplots(len(processes), len(columns), squeeze=False)
     for (row, process), (column, (kind, cost)) in itertools.product(enumerate(processes), enumerate(columns)):

@@ -7,7 +7,8 @@ over which interval it goes and with what noise; the reverse process itself is d
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -24,12 +25,21 @@ from sdelab.solvers.noise import AbstractNoise, interval_index
 PastTimes = Float[Array | np.ndarray, " past"]
 
 
+class Place(NamedTuple):
+    """What is known of a step when it is compiled: its number, if it is one of the solver's first `opening()` steps and
+    None if it comes after them, and whether it ends where sigma = 0."""
+
+    number: int | None
+    to_data: bool
+
+
 class Interval(eqx.Module):
     """One step, from `t0` down to `t1`; `noise` holds the standard normal numbers that it may use, in order.
 
     `index` counts the steps of the grid from 0, `steps` is how many there are. `noise` has shape `(draws, batch, *event)`.
     `inner` are the times that the solver asked for by `inner_fractions` or `inner_times`, `numbers` what its `numbers` gave
-    for this step; None in an interval made by hand, and then a solver computes them where it needs them.
+    for this step; None in an interval made by hand, and then a solver computes them where it needs them. `place`: None where
+    nothing is known of it, and then a solver compiles all that a step may do.
     """
 
     t0: Float[Array, ""]
@@ -40,9 +50,25 @@ class Interval(eqx.Module):
     inner: Float[Array, " fractions"] = eqx.field(default_factory=lambda: jnp.zeros(0))
     steps: Int[Array, ""] = eqx.field(default_factory=lambda: jnp.ones((), jnp.int32))
     numbers: Any = None
+    place: Place | None = eqx.field(default=None, static=True)
+
+    def at_data(
+        self,
+        to_data: Bool[Array, ""],
+        there: Callable[[State], State],
+        elsewhere: Callable[[State], State],
+        x: State,
+    ) -> State:
+        """`there(x)` if the step ends where sigma = 0, else `elsewhere(x)`: only that one, where it is known beforehand."""
+        if self.place is None:
+            return jax.lax.cond(to_data, there, elsewhere, x)
+        return there(x) if self.place.to_data else elsewhere(x)
 
     def part(self, t0: Float[Array, ""], t1: Float[Array, ""], numbers: Any) -> "Interval":
-        """From `t0` to `t1`, for a solver inside another one that has taken the first noise and the first inner time."""
+        """From `t0` to `t1`, for a solver inside another one that has taken the first noise and the first inner time.
+
+        Of its place nothing is known: rounding may bring it to sigma = 0 in a step that does not end there.
+        """
         return Interval(t0, t1, self.index, self.is_last, self.noise[1:], self.inner[1:], self.steps, numbers)
 
 
@@ -75,14 +101,40 @@ class ReverseTerm(diffrax.AbstractTerm):
     def contr(self, t0: Any, t1: Any, **kwargs) -> Interval:
         return self.interval(interval_index(self.clock, t0))
 
-    def interval(self, index: Int[Array, ""]) -> Interval:
+    def interval(self, index: Int[Array, ""], place: Place | None = None) -> Interval:
         """Step `index` of the grid, with its noise."""
         interval = jax.tree.map(lambda leaf: leaf[index], self.intervals)
         noise = self.noise.draw(index, self.draws, self.like) if self.draws else interval.noise
-        return eqx.tree_at(lambda i: i.noise, interval, noise)
+        return dataclasses.replace(interval, noise=noise, place=place)
 
     def prod(self, vf: State, control: Interval) -> State:
         return vf * (control.t0 - control.t1)
+
+
+class GridNumbers(eqx.Module):
+    """What depends on time alone, for all steps of a grid: `Interval.inner` and `Interval.numbers`, with a leading axis."""
+
+    inner: Float[Array, "steps fractions"]
+    numbers: Any
+
+
+def grid_numbers(
+    solver: "AbstractReverseSolver", process: AbstractReverseProcess, clock: Float[Array, " steps_plus_1"]
+) -> GridNumbers:
+    """Those of `solver` on the negated grid `clock`, all at once."""
+    starts, ends = -clock[:-1], -clock[1:]
+    steps = len(starts)
+    index = jnp.arange(steps, dtype=jnp.int32)
+    ago = 1 + jnp.arange(solver.remembers(), dtype=jnp.int32)
+    past = starts[jnp.maximum(index[:, None] - ago[None, :], 0)]
+
+    def one(t0: Array, t1: Array, index: Array, inner: Array, past: Array) -> Any:
+        count = jnp.asarray(steps, jnp.int32)
+        interval = Interval(t0, t1, index, index == count - 1, jnp.zeros((0, 0)), inner, count)
+        return solver.numbers(process, interval, past)
+
+    inner = solver.inner_times(process, starts, ends)
+    return GridNumbers(inner, jax.vmap(one)(starts, ends, index, inner, past))
 
 
 def reverse_term(
@@ -91,20 +143,18 @@ def reverse_term(
     clock: Float[Array, " steps_plus_1"],
     noise: AbstractNoise,
     like: jax.ShapeDtypeStruct,
+    known: GridNumbers | None = None,
 ) -> ReverseTerm:
-    """The term on which `solver` walks the negated grid `clock`. What depends on time alone is computed here, all at once."""
+    """The term on which `solver` walks the negated grid `clock`. `known`: its `grid_numbers`, computed here if None."""
+    known = grid_numbers(solver, process, clock) if known is None else known
     starts, ends = -clock[:-1], -clock[1:]
     steps = len(starts)
-    index = jnp.arange(steps, dtype=jnp.int32)
-    ago = 1 + jnp.arange(solver.remembers(), dtype=jnp.int32)
-    past = starts[jnp.maximum(index[:, None] - ago[None, :], 0)]
 
-    def one(t0: Array, t1: Array, index: Array, inner: Array, past: Array) -> Interval:
+    def one(t0: Array, t1: Array, index: Array, inner: Array, numbers: Any) -> Interval:
         count, nothing = jnp.asarray(steps, jnp.int32), jnp.zeros((0, *like.shape), like.dtype)
-        interval = Interval(t0, t1, index, index == count - 1, nothing, inner, count)
-        return dataclasses.replace(interval, numbers=solver.numbers(process, interval, past))
+        return Interval(t0, t1, index, index == count - 1, nothing, inner, count, numbers)
 
-    intervals = jax.vmap(one)(starts, ends, index, solver.inner_times(process, starts, ends), past)
+    intervals = jax.vmap(one)(starts, ends, jnp.arange(steps, dtype=jnp.int32), known.inner, known.numbers)
     return ReverseTerm(clock, intervals, noise, solver.draws(), like)
 
 
@@ -194,6 +244,10 @@ class AbstractReverseSolver(diffrax.AbstractSolver):
         """From how many earlier steps `numbers` needs the times."""
         return 0
 
+    def opening(self) -> int:
+        """How many steps at the start do something else than those after them: `Interval.place` tells which of them it is."""
+        return 0
+
     def check(self, process: AbstractReverseProcess) -> None:
         """Errors: a stochastic solver on a probability flow, or a deterministic one on a reverse SDE."""
         check_kind(type(self).__name__, self.kind, process)
@@ -212,15 +266,23 @@ class AbstractReverseSolver(diffrax.AbstractSolver):
     def order(self, terms: Any) -> int | None:
         return self.claimed_order()
 
-    def init(self, terms, t0, t1, y0: State, args: AbstractReverseProcess) -> tuple[Any, State, Int[Array, ""]]:
-        return self.initial_memory(args, y0), y0, jnp.zeros((), jnp.int32)
+    def init(self, terms, t0, t1, y0: State, args: AbstractReverseProcess) -> tuple[Any, State | None, Int[Array, ""]]:
+        return self.initial_memory(args, y0), self._mean(y0), jnp.zeros((), jnp.int32)
 
     def step(self, terms, t0, t1, y0: State, args: AbstractReverseProcess, solver_state, made_jump):
+        return self.step_at(None, terms, y0, args, solver_state)
+
+    def step_at(self, place: Place | None, terms, y0: State, args: AbstractReverseProcess, solver_state):
+        """diffrax's `step`, with what is known of the place in the grid."""
         memory, _, index = solver_state
         own = terms if isinstance(terms, ReverseTerm) else terms.term  # diffrax's wrapper turns time around: not here
-        step = self.advance(args, y0, own.interval(index), memory)
-        dense = dict(y0=y0, y1=step.x)
-        return step.x, step.error, dense, (step.memory, step.x_mean, index + 1), diffrax.RESULTS.successful
+        step = self.advance(args, y0, own.interval(index, place), memory)
+        dense, state = dict(y0=y0, y1=step.x), (step.memory, self._mean(step.x_mean), index + 1)
+        return step.x, step.error, dense, state, diffrax.RESULTS.successful
+
+    def _mean(self, x_mean: State) -> State | None:
+        """None for a deterministic solver, whose steps are their own means: a loop would carry the state twice."""
+        return x_mean if self.kind == "stochastic" else None
 
     def func(self, terms, t0, y0: State, args: AbstractReverseProcess) -> State:
         return terms.vf(t0, y0, args)

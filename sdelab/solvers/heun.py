@@ -1,7 +1,6 @@
 from typing import Any, ClassVar
 
 import equinox as eqx
-import jax
 from jaxtyping import Array, Bool, Float
 
 from sdelab._typing import State
@@ -11,11 +10,11 @@ from sdelab.solvers.combination import Combination
 
 
 class HeunNumbers(eqx.Module):
-    r"""Of a step: Euler's, half the weight of $\epsilon$ in it, and whether there is noise at its end."""
+    r"""Of a step: Euler's, half the weight of $\epsilon$ in it, and whether it ends where $\sigma = 0$."""
 
     euler: Combination
     half: Float[Array, ""]
-    noisy: Bool[Array, ""]
+    to_data: Bool[Array, ""]
 
 
 class Heun(AbstractReverseSolver):
@@ -32,7 +31,7 @@ class Heun(AbstractReverseSolver):
         sde = require_affine(process.sde, "Heun")
         (alpha0, alpha1), (sigma0, sigma1) = ((f(interval.t0), f(interval.t1)) for f in (sde.alpha, sde.sigma))
         h = alpha1 * (sigma1 / alpha1 - sigma0 / alpha0)
-        return HeunNumbers(Combination(alpha1 / alpha0, (h,)), 0.5 * h, sigma1 > 0.0)
+        return HeunNumbers(Combination(alpha1 / alpha0, (h,)), 0.5 * h, sigma1 <= 0.0)
 
     def advance(self, process: AbstractReverseProcess, x: State, interval: Interval, memory: Any) -> Step:
         numbers = self.numbers_of(process, interval)
@@ -42,7 +41,7 @@ class Heun(AbstractReverseSolver):
         def trapezoid(euler: State) -> State:
             return euler + numbers.half * (process.noise(euler, interval.t1) - eps0)
 
-        x = jax.lax.cond(numbers.noisy, trapezoid, lambda euler: euler, euler)
+        x = interval.at_data(numbers.to_data, lambda euler: euler, trapezoid, euler)
         return Step(x, x)
 
     def check(self, process: AbstractReverseProcess) -> None:

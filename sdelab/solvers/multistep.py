@@ -117,7 +117,12 @@ class AbstractMultistep(AbstractReverseSolver):
             return numbers.step(x, values[: self.points()])
 
         insertions = [functools.partial(insertion, step, count) for step, count in enumerate(self._extra())]
-        x1 = jax.lax.switch(numbers.branch, [*insertions, extrapolation], x) if insertions else extrapolation(x)
+        branches = [*insertions, extrapolation]
+        place, last = interval.place, len(branches) - 1
+        if place is None:
+            x1 = jax.lax.switch(numbers.branch, branches, x) if last else extrapolation(x)
+        else:
+            x1 = branches[last if place.to_data or place.number is None else place.number](x)
         return Step(x1, x1, memory.push(value, interval.t0, x))
 
     def _order(self, available: Int[Array, ""], interval: Interval, ago: int) -> Int[Array, ""]:
@@ -146,6 +151,9 @@ class AbstractMultistep(AbstractReverseSolver):
 
     def inner_fractions(self) -> tuple[float, ...]:
         return (*self._fractions(), *self.variable().fractions())
+
+    def opening(self) -> int:
+        return len(self._extra())
 
     def remembers(self) -> int:
         return self.points() - 1 + self.correction().gain

@@ -2,7 +2,6 @@ import abc
 from typing import Any, ClassVar
 
 import equinox as eqx
-import jax
 from jaxtyping import Array, Float
 
 from sdelab._checks import check_instance
@@ -52,11 +51,9 @@ class PredictorFirst(AbstractSequence):
     def advance(self, predictor, corrector, process, x: State, interval: Interval, memory: Any) -> Step:
         step = predictor.advance(process, x, _only_noise(interval, slice(predictor.draws())), memory)
         sigma = require_affine(process.sde, "PredictorFirst").sigma(interval.t1)
-        x = jax.lax.cond(
-            sigma > 0.0,
-            lambda x: corrector.correct(process, x, interval.t1, interval.noise[predictor.draws() :])[0],
-            lambda x: x,
-            step.x,
+        z = interval.noise[predictor.draws() :]
+        x = interval.at_data(
+            sigma <= 0.0, lambda x: x, lambda x: corrector.correct(process, x, interval.t1, z)[0], step.x
         )
         return Step(x, step.x_mean, step.memory)
 
@@ -107,6 +104,9 @@ class PredictorCorrector(AbstractReverseSolver):
 
     def remembers(self) -> int:
         return self.predictor.remembers()
+
+    def opening(self) -> int:
+        return self.predictor.opening()
 
     def initial_memory(self, process: AbstractReverseProcess, x: State) -> Any:
         return self.predictor.initial_memory(process, x)

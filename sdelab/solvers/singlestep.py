@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
@@ -80,7 +79,7 @@ class AbstractSinglestep(AbstractReverseSolver):
                 values.append(predict(process, inner(x, values), t))
             return numbers.end(x, self.chosen(values))
 
-        x1 = jax.lax.cond(numbers.to_data, lambda x: numbers.at_data(x, [first]), whole, x)
+        x1 = interval.at_data(numbers.to_data, lambda x: numbers.at_data(x, [first]), whole, x)
         return Step(x1, x1)
 
     def check(self, process: AbstractReverseProcess) -> None:

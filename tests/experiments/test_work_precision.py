@@ -1,5 +1,6 @@
 """The experiment's table says what its records say, and its errors fall as the methods' orders have it."""
 
+import argparse
 import json
 
 import numpy as np
@@ -45,6 +46,13 @@ def test_the_best_of_the_affordable():
     error, name = best_within(results, 8)
     assert np.isnan(error)
     assert not name
+
+
+def test_parts():
+    assert experiment.part("3/12") == (3, 12)
+    for wrong in ("0/3", "4/3", "3", "a/b", "-1/3"):
+        with pytest.raises(argparse.ArgumentTypeError, match="K/N"):
+            experiment.part(wrong)
 
 
 @pytest.mark.slow

@@ -1,0 +1,89 @@
+"""The loop over the steps of a grid that `diffrax.diffeqsolve` runs: with nothing in it but the solver's own work."""
+
+import functools
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import equinox.internal as eqxi
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from sdelab.solvers.base import AbstractReverseSolver, Place
+
+
+class GridLoop(diffrax.AbstractAdjoint):
+    """`diffrax.RecursiveCheckpointAdjoint(checkpoints)` for one explicit step per interval of a `diffrax.StepTo`.
+
+    diffrax's loop is one for all controllers. Here every step is accepted, all are known beforehand, and what differs from
+    step to step is known as well: the solver's first `opening()` steps are compiled each for itself, and so is the last one
+    where it ends at sigma = 0 (`to_data`), so that those between them are a loop without branches. Gradients are the same,
+    with the same checkpoints in that loop, and nothing but the state kept of the steps outside.
+
+    Saves the first state, all, or the last, as `SaveAt` says; knows of no events and no dense output.
+    """
+
+    checkpoints: int | None = eqx.field(static=True)
+    to_data: bool = eqx.field(static=True)
+
+    def loop(self, *, solver, terms, args, saveat, stepsize_controller, init_state, max_steps, t1, **rest) -> Any:
+        """What `diffrax.diffeqsolve` calls."""
+        clock, steps, saved = stepsize_controller.ts, max_steps, saveat.subs
+        opening = min(solver.opening(), steps) if isinstance(solver, AbstractReverseSolver) else 0
+        ending = max(steps - 1, opening) if self.to_data else steps
+        step = functools.partial(_step, solver, terms, args, clock)
+
+        def alone(number: int, y: Array, state: Any) -> tuple[Array, Any]:
+            place = Place(number if number < opening else None, self.to_data and number == steps - 1)
+            return eqx.filter_checkpoint(step)(place, number, y, state)
+
+        y, state = jax.tree.map(jnp.asarray, (init_state.y, init_state.solver_state))
+        states = [y[None]] if saved.t0 else []
+        for number in range(opening):
+            y, state = alone(number, y, state)
+            states.append(y[None])
+        if ending > opening:
+            y, state, between = self._between(step, opening, ending, y, state, saved.steps == 1)
+            states.append(between)
+        for number in range(ending, steps):
+            y, state = alone(number, y, state)
+            states.append(y[None])
+        ys = jnp.concatenate(states) if saved.steps else y[None]
+        ts = clock[0 if saved.t0 else 1 :] if saved.steps else clock[-1:]
+        found = y, t1, state, ts, ys, steps, steps, len(ts)
+        return eqx.tree_at(_reported, init_state, found, is_leaf=lambda x: x is None), {}
+
+    def _between(self, step: Any, first: int, end: int, y: Array, state: Any, saves: bool) -> tuple[Array, Any, Any]:
+        """The steps from `first` to before `end`, in a loop; their states, if it `saves` them."""
+
+        def body(carry):
+            index, y, state, ys = carry
+            y, state = step(Place(None, False), index, y, state)
+            return index + 1, y, state, None if ys is None else ys.at[index - first].set(y)
+
+        _, y, state, ys = eqxi.while_loop(
+            lambda carry: carry[0] < end,
+            body,
+            (jnp.asarray(first), y, state, jnp.empty((end - first, *y.shape), y.dtype) if saves else None),
+            max_steps=end - first,
+            buffers=lambda carry: carry[3],
+            kind="checkpointed",
+            checkpoints=self.checkpoints,
+        )
+        return y, state, ys
+
+
+def _step(solver, terms, args, clock, place: Place, index: Any, y: Array, state: Any) -> tuple[Array, Any]:
+    if isinstance(solver, AbstractReverseSolver):
+        y, _, _, state, _ = solver.step_at(place, terms, y, args, state)
+    else:
+        y, _, _, state, _ = solver.step(terms, clock[index], clock[index + 1], y, args, state, False)
+    return y, state
+
+
+def _reported(state: Any) -> tuple[Any, ...]:
+    """What a solve reads from diffrax's state at the end."""
+    saved = state.save_state
+    counts = state.num_steps, state.num_accepted_steps, saved.save_index
+    return state.y, state.tprev, state.solver_state, saved.ts, saved.ys, *counts

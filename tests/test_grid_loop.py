@@ -1,0 +1,89 @@
+"""The loop over a grid gives the states and gradients of diffrax's own loop, and has no branches in it."""
+
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sdelab
+from sdelab.exact import Gaussian
+from sdelab.solvers.catalog import DETERMINISTIC, STOCHASTIC
+
+GRIDS = {
+    "to the data": np.array([1.0, 0.7, 0.55, 0.3, 0.12, 0.0]),
+    "above them": np.array([1.0, 0.7, 0.55, 0.3, 0.12]),
+    "fewer steps than a start": np.array([1.0, 0.0]),
+}
+BY_DIFFRAX = diffrax.DirectAdjoint()
+NAMES = ["Heun()", "DPMSolver3()", "UniPC(order=3)", "DEIS(order=4)", "diffrax.Bosh3()", "Ancestral()"]
+PREDICTOR_FIRST = "PredictorCorrector(sequence=PredictorFirst())"
+
+
+def solver_of(name: str) -> Any:
+    if name == PREDICTOR_FIRST:
+        return sdelab.solvers.PredictorCorrector(sequence=sdelab.solvers.PredictorFirst())
+    return {**DETERMINISTIC, **STOCHASTIC}[name]
+
+
+def reverse_process(name: str, sde: Any) -> Any:
+    score = Gaussian(jnp.asarray([0.3, -0.7]), jnp.asarray([0.5, 0.1])).score(sde)
+    kind = sdelab.ReverseSDE if name in STOCHASTIC or name == PREDICTOR_FIRST else sdelab.ProbabilityFlow
+    return kind(sde, score)
+
+
+QUICK = {("DEIS(order=4)", "to the data"), ("Heun()", "above them")}
+CASES = [
+    pytest.param(name, grid, marks=() if (name, where) in QUICK else pytest.mark.slow, id=f"{name}, {where}")
+    for name in [*NAMES, PREDICTOR_FIRST]
+    for where, grid in GRIDS.items()
+    if not name.startswith("diffrax") or grid[-1] > 0.0  # diffrax's evaluate the score at the end of a step
+]
+
+
+@pytest.mark.parametrize(("name", "grid"), CASES)
+def test_states_and_gradients_are_those_of_diffrax(name, grid):
+    with jax.enable_x64(True):
+        x_T = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2)))
+
+        def states(x_T, beta_max, adjoint):
+            process = reverse_process(name, sdelab.VP(beta_max=beta_max))
+            how: dict[str, Any] = dict(solver=solver_of(name), grid=grid, adjoint=adjoint)
+            return sdelab.trajectory(jax.random.key(1), process, x_T, **how)[1]
+
+        def last(x_T, beta_max, adjoint):
+            return jnp.sum(jnp.sin(states(x_T, beta_max, adjoint)[-1]))
+
+        ours = diffrax.RecursiveCheckpointAdjoint()
+        np.testing.assert_allclose(states(x_T, 20.0, ours), states(x_T, 20.0, BY_DIFFRAX), rtol=1e-12, atol=1e-13)
+        found, expected = (jax.grad(last, (0, 1))(x_T, jnp.asarray(20.0), way) for way in (ours, BY_DIFFRAX))
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+        assert np.all(np.abs(found[0]) > 0.0)
+
+
+@pytest.mark.parametrize("name", ["Heun()", "DPMSolver3()", "UniPC(order=3)", "DEIS(order=4)"])
+def test_no_branch_is_left_in_the_program(name):
+    process, x_T = reverse_process(name, sdelab.VP()), jnp.ones((3, 2))
+
+    def branches(adjoint):
+        program = jax.make_jaxpr(
+            lambda x: sdelab.sample(
+                None, process, x, solver=solver_of(name), grid=GRIDS["to the data"], adjoint=adjoint
+            )
+        )(x_T)
+        return str(program).count("branches=")
+
+    saving = branches_of_diffrax(process, x_T)
+    assert branches(diffrax.RecursiveCheckpointAdjoint()) <= saving
+    assert branches(BY_DIFFRAX) > saving
+
+
+def branches_of_diffrax(process: Any, x_T: jax.Array) -> int:
+    """Those of a solve by a solver that has none: what happens where the ends of the interval are one."""
+    ddim = sdelab.solvers.DDIM()
+    return str(jax.make_jaxpr(lambda x: sdelab.sample(None, process, x, solver=ddim, grid=[1.0, 0.5]))(x_T)).count(
+        "branches="
+    )
