@@ -17,9 +17,10 @@ class GridLoop(diffrax.AbstractAdjoint):
     """`diffrax.RecursiveCheckpointAdjoint(checkpoints)` for one explicit step per interval of a `diffrax.StepTo`.
 
     diffrax's loop is one for all controllers. Here every step is accepted, all are known beforehand, and what differs from
-    step to step is known as well: the solver's first `opening()` steps are compiled each for itself, and so is the last one
-    where it ends at sigma = 0 (`to_data`), so that those between them are a loop without branches. Gradients are the same,
-    with the same checkpoints in that loop, and nothing but the state kept of the steps outside.
+    step to step is known as well: the solver's first `opening()` steps are compiled each for itself, so that the others are a
+    loop without branches, but for the step to sigma = 0 of a grid that ends there (`to_data`): compiled for itself, it would be
+    one more copy of the network. Gradients are the same, with the same checkpoints in that loop, and nothing but the state
+    kept of the steps before it.
 
     Saves the first state, all, or the last, as `SaveAt` says; knows of no events and no dense output.
     """
@@ -31,35 +32,29 @@ class GridLoop(diffrax.AbstractAdjoint):
         """What `diffrax.diffeqsolve` calls."""
         clock, steps, saved = stepsize_controller.ts, max_steps, saveat.subs
         opening = min(solver.opening(), steps) if isinstance(solver, AbstractReverseSolver) else 0
-        ending = max(steps - 1, opening) if self.to_data else steps
         step = functools.partial(_step, solver, terms, args, clock)
-
-        def alone(number: int, y: Array, state: Any) -> tuple[Array, Any]:
-            place = Place(number if number < opening else None, self.to_data and number == steps - 1)
-            return eqx.filter_checkpoint(step)(place, number, y, state)
 
         y, state = jax.tree.map(jnp.asarray, (init_state.y, init_state.solver_state))
         states = [y[None]] if saved.t0 else []
         for number in range(opening):
-            y, state = alone(number, y, state)
+            place = Place(number, self.to_data and number == steps - 1)
+            y, state = eqx.filter_checkpoint(step)(place, number, y, state)
             states.append(y[None])
-        if ending > opening:
-            y, state, between = self._between(step, opening, ending, y, state, saved.steps == 1)
-            states.append(between)
-        for number in range(ending, steps):
-            y, state = alone(number, y, state)
-            states.append(y[None])
+        if steps > opening:
+            y, state, others = self._others(step, opening, steps, y, state, saved.steps == 1)
+            states.append(others)
         ys = jnp.concatenate(states) if saved.steps else y[None]
         ts = clock[0 if saved.t0 else 1 :] if saved.steps else clock[-1:]
         found = y, t1, state, ts, ys, steps, steps, len(ts)
         return eqx.tree_at(_reported, init_state, found, is_leaf=lambda x: x is None), {}
 
-    def _between(self, step: Any, first: int, end: int, y: Array, state: Any, saves: bool) -> tuple[Array, Any, Any]:
+    def _others(self, step: Any, first: int, end: int, y: Array, state: Any, saves: bool) -> tuple[Array, Any, Any]:
         """The steps from `first` to before `end`, in a loop; their states, if it `saves` them."""
+        place = Place(None, None if self.to_data else False)
 
         def body(carry):
             index, y, state, ys = carry
-            y, state = step(Place(None, False), index, y, state)
+            y, state = step(place, index, y, state)
             return index + 1, y, state, None if ys is None else ys.at[index - first].set(y)
 
         _, y, state, ys = eqxi.while_loop(

@@ -27,10 +27,10 @@ PastTimes = Float[Array | np.ndarray, " past"]
 
 class Place(NamedTuple):
     """What is known of a step when it is compiled: its number, if it is one of the solver's first `opening()` steps and
-    None if it comes after them, and whether it ends where sigma = 0."""
+    None if it comes after them, and whether it ends where sigma = 0, None if some do."""
 
     number: int | None
-    to_data: bool
+    to_data: bool | None
 
 
 class Interval(eqx.Module):
@@ -60,7 +60,7 @@ class Interval(eqx.Module):
         x: State,
     ) -> State:
         """`there(x)` if the step ends where sigma = 0, else `elsewhere(x)`: only that one, where it is known beforehand."""
-        if self.place is None:
+        if self.place is None or self.place.to_data is None:
             return jax.lax.cond(to_data, there, elsewhere, x)
         return there(x) if self.place.to_data else elsewhere(x)
 
