@@ -145,14 +145,16 @@ def check_adjoint(
 
 
 def on_grid(
-    adjoint: diffrax.AbstractAdjoint, clock: Float[Array, " steps_plus_1"], *, to_data: bool = False
+    adjoint: diffrax.AbstractAdjoint, clock: Float[Array, " steps_plus_1"], *, above_data: bool = False
 ) -> diffrax.AbstractAdjoint:
-    """The adjoint of an explicit solve over the steps of `clock`: that of a loop over a grid.
+    """The adjoint of an explicit solve over the steps of `clock`: that of a loop over a grid, on which nothing is to be replayed.
 
     Backsolve goes back over the same steps, unless told otherwise.
     """
+    if isinstance(adjoint, ReplayAcceptedSteps):
+        adjoint = adjoint.adjoint
     if type(adjoint) is diffrax.RecursiveCheckpointAdjoint:
-        return GridLoop(adjoint.checkpoints, to_data)
+        return GridLoop(adjoint.checkpoints, above_data)
     if not isinstance(adjoint, diffrax.BacksolveAdjoint) or "stepsize_controller" in adjoint.kwargs:
         return adjoint
     return diffrax.BacksolveAdjoint(**{"stepsize_controller": diffrax.StepTo(clock[::-1]), **adjoint.kwargs})

@@ -18,15 +18,17 @@ class GridLoop(diffrax.AbstractAdjoint):
 
     diffrax's loop is one for all controllers. Here every step is accepted, all are known beforehand, and what differs from
     step to step is known as well: the solver's first `opening()` steps are compiled each for itself, so that the others are a
-    loop without branches, but for the step to sigma = 0 of a grid that ends there (`to_data`): compiled for itself, it would be
-    one more copy of the network. Gradients are the same, with the same checkpoints in that loop, and nothing but the state
+    loop without branches, but for the step to sigma = 0 of a grid that may end there: compiled for itself, it would be one more
+    copy of the network. Gradients are the same, with the same checkpoints in that loop, and nothing but the state
     kept of the steps before it.
+
+    Fields: `checkpoints`; `above_data`: whether sigma > 0 at the end of the grid, False if that is not known.
 
     Saves the first state, all, or the last, as `SaveAt` says; knows of no events and no dense output.
     """
 
     checkpoints: int | None = eqx.field(static=True)
-    to_data: bool = eqx.field(static=True)
+    above_data: bool = eqx.field(static=True)
 
     def loop(self, *, solver, terms, args, saveat, stepsize_controller, init_state, max_steps, t1, **rest) -> Any:
         """What `diffrax.diffeqsolve` calls."""
@@ -37,7 +39,7 @@ class GridLoop(diffrax.AbstractAdjoint):
         y, state = jax.tree.map(jnp.asarray, (init_state.y, init_state.solver_state))
         states = [y[None]] if saved.t0 else []
         for number in range(opening):
-            place = Place(number, self.to_data and number == steps - 1)
+            place = Place(number, True, False if number < steps - 1 else self._to_data())
             y, state = eqx.filter_checkpoint(step)(place, number, y, state)
             states.append(y[None])
         if steps > opening:
@@ -48,9 +50,13 @@ class GridLoop(diffrax.AbstractAdjoint):
         found = y, t1, state, ts, ys, steps, steps, len(ts)
         return eqx.tree_at(_reported, init_state, found, is_leaf=lambda x: x is None), {}
 
+    def _to_data(self) -> bool | None:
+        """Of the last step."""
+        return False if self.above_data else None
+
     def _others(self, step: Any, first: int, end: int, y: Array, state: Any, saves: bool) -> tuple[Array, Any, Any]:
         """The steps from `first` to before `end`, in a loop; their states, if it `saves` them."""
-        place = Place(None, None if self.to_data else False)
+        place = Place(first, False, self._to_data())
 
         def body(carry):
             index, y, state, ys = carry

@@ -128,10 +128,9 @@ def check_grid(grid: GridLike, sde: AbstractSDE) -> Grid:
     times = np.asarray(grid, np.float64)
     if times.ndim != 1 or times.size < 2:
         raise ValueError(f"grid has shape {times.shape}; accepted: n + 1 >= 2 times, shape (n + 1,).")
-    decreases = np.diff(times).max() < 0  # and there is no NaN
-    if not decreases and not np.all(np.isfinite(times)):
+    if not np.all(np.isfinite(times)):
         raise ValueError(f"grid = {times} is not accepted; its times must be finite.")
-    if not decreases:
+    if not np.all(np.diff(times) < 0):
         where = int(np.argmax(np.diff(times) >= 0))
         raise ValueError(
             f"grid must decrease strictly from noise to data; grid[{where}] = {times[where]}, "

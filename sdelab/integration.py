@@ -55,10 +55,10 @@ def solve_on_grid(
     saveat: diffrax.SaveAt,
     *,
     known: GridNumbers | None = None,
-    to_data: bool = False,
+    above_data: bool = False,
 ) -> Solution:
-    """One step per interval of `clock`, the negated grid. `known`: the solver's `grid_numbers`, if there are; `to_data`: whether
-    it ends where sigma = 0."""
+    """One step per interval of `clock`, the negated grid. `known`: the solver's `grid_numbers`, if there are; `above_data`:
+    whether it is known to end where sigma > 0."""
     if isinstance(solver, AbstractReverseSolver):
         like = jax.ShapeDtypeStruct(x_T.shape, x_T.dtype)
         terms: Any = reverse_term(solver, process, clock, noise, like, known)
@@ -73,7 +73,7 @@ def solve_on_grid(
                 args=process,
                 saveat=dataclasses.replace(saveat, solver_state=True),
                 stepsize_controller=diffrax.StepTo(clock),
-                adjoint=on_grid(adjoint, clock, to_data=to_data),
+                adjoint=on_grid(adjoint, clock, above_data=above_data),
                 max_steps=clock.shape[0] - 1,
                 throw=False,
             ),

@@ -1,27 +1,62 @@
 """What a solver's steps need that depends on time alone, computed once for a process and a grid, and not in every call."""
 
-import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from sdelab.arguments import as_arrays
-from sdelab.reverse import AbstractReverseProcess
+from sdelab.reverse import AbstractReverseProcess, ProbabilityFlow, ReverseSDE
+from sdelab.sde import AbstractAffineSDE
 from sdelab.solvers.base import AbstractReverseSolver, GridNumbers, grid_numbers
 
 KEPT = 256
 """How many grids' numbers are kept, the last used: some thousand numbers each."""
 
 
-class _Asked:
-    """A solver on a process and a grid, equal to another one that gives the same numbers."""
+class Known(NamedTuple):
+    """A solver's `grid_numbers`, in NumPy's arrays, and whether sigma > 0 at the end of the grid, as it is rounded."""
 
-    def __init__(self, key: Any, solver: AbstractReverseSolver, process: AbstractReverseProcess, clock: np.ndarray):
-        self.key, self.solver, self.process, self.clock = key, solver, process, clock
+    numbers: GridNumbers
+    above_data: bool
+
+
+def known_numbers(
+    solver: AbstractReverseSolver, process: AbstractReverseProcess, clock: Float[np.ndarray, " steps_plus_1"]
+) -> Known | None:
+    """What is known of a solve on the negated grid `clock`; None where it is no constant to be kept.
+
+    It is one for a `ReverseSDE` or a `ProbabilityFlow` of which, but for its score and condition, every number is a Python
+    number, and so are the solver's. The log-SNR's inverse, on which inner times hang, is a bisection: with few samples it takes
+    longer than the steps. Where there are arrays, on a device or traced (a gradient with respect to `beta_max`), in a process of
+    another class, or if the solver's `numbers` ask for the score or the condition, the solve computes them itself.
+    """
+    stochasticity = process.stochasticity if isinstance(process, ReverseSDE) else None
+    leaves, structure = jax.tree.flatten((solver, process.sde, stochasticity))
+    usual = type(process) in (ReverseSDE, ProbabilityFlow) and jax.sharding.get_abstract_mesh().empty
+    if not usual or not all(type(leaf) in (float, int, bool) for leaf in leaves):
+        return None
+    numbers = tuple((type(leaf), leaf.hex() if type(leaf) is float else leaf) for leaf in leaves)
+    kind = type(process), process.condition is None, clock.dtype.str, bool(jax.config.read("jax_enable_x64"))
+    asked = _Asked((structure, numbers, kind, clock.tobytes()))
+    asked.parts = solver, process.sde, stochasticity, clock
+    try:
+        return _known_once(asked)
+    finally:
+        del asked.parts  # the key is kept, and would keep them
+
+
+class _Asked:
+    """A solver, a process and a grid, equal to others that give the same numbers."""
+
+    parts: tuple[AbstractReverseSolver, Any, Any, np.ndarray]
+
+    def __init__(self, key: Any):
+        self.key = key
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Asked) and self.key == other.key
@@ -30,41 +65,36 @@ class _Asked:
         return hash(self.key)
 
 
-def known_numbers(
-    solver: AbstractReverseSolver, process: AbstractReverseProcess, clock: Float[np.ndarray, " steps_plus_1"]
-) -> GridNumbers | None:
-    """`grid_numbers` on the negated grid `clock`, as NumPy's arrays; None where they are no constants to be kept.
-
-    They are where every number of the process, but for its score, and of the solver is a Python number. The log-SNR's inverse,
-    on which inner times hang, is a bisection: with few samples it takes longer than the steps. Where the process or the
-    solver holds arrays, on a device or traced (a gradient with respect to `beta_max`), the solve computes them itself.
-    Errors: those of `solver.check(process)`, once.
-    """
-    timely = {f.name: getattr(process, f.name) for f in dataclasses.fields(process) if f.name not in _OF_THE_SCORE}
-    leaves, structure = jax.tree.flatten((solver, timely))
-    if not all(type(leaf) in (float, int, bool) for leaf in leaves) or not jax.sharding.get_abstract_mesh().empty:
-        return None
-    numbers = tuple((type(leaf), leaf.hex() if type(leaf) is float else leaf) for leaf in leaves)
-    kind = type(process), clock.dtype.str, bool(jax.config.read("jax_enable_x64"))
-    return _numbers_once(_Asked((structure, numbers, kind, clock.tobytes()), solver, process, clock))
-
-
-_OF_THE_SCORE = ("score", "condition")
-
-
 @functools.lru_cache(maxsize=KEPT)
-def _numbers_once(asked: _Asked) -> GridNumbers:
-    asked.solver.check(asked.process)
-    timely = dataclasses.replace(asked.process, score=_no_score, condition=None)
-    with jax.ensure_compile_time_eval():
-        found = _compiled(as_arrays(asked.solver), as_arrays(timely), asked.clock)
-    return jax.tree.map(np.asarray, found)
+def _known_once(asked: _Asked) -> Known | None:
+    solver, sde, stochasticity, clock = asked.parts
+    _, _, (kind, unconditional, *_), _ = asked.key
+    level = {} if stochasticity is None else {"stochasticity": stochasticity}
+    process = kind(sde, _NotThere(), condition=None if unconditional else _NotThere(), **level)
+    try:
+        with jax.ensure_compile_time_eval():
+            numbers, sigma = _compiled(as_arrays(solver), as_arrays(process), clock)
+    except _AskedForScoreError:
+        return None
+    return Known(jax.tree.map(np.asarray, numbers), bool(np.all(np.asarray(sigma) > 0.0)))
 
 
 @eqx.filter_jit
-def _compiled(solver: AbstractReverseSolver, process: AbstractReverseProcess, clock: Any) -> GridNumbers:
-    return grid_numbers(solver, process, jax.numpy.asarray(clock))
+def _compiled(solver: AbstractReverseSolver, process: AbstractReverseProcess, clock: Any) -> tuple[GridNumbers, Any]:
+    clock, sde = jnp.asarray(clock), process.sde
+    sigma = sde.sigma(-clock[-1]) if isinstance(sde, AbstractAffineSDE) else jnp.zeros(())
+    return grid_numbers(solver, process, clock), sigma
 
 
-def _no_score(*args: Any) -> Any:
-    raise TypeError("`numbers` and `inner_times` of a solver depend on time alone, and may not evaluate the score.")
+class _AskedForScoreError(AttributeError):
+    pass
+
+
+class _NotThere(eqx.Module):
+    """Stands for the score and the condition: what depends on them is not kept."""
+
+    def __call__(self, *args: Any) -> Any:
+        raise _AskedForScoreError("the score")
+
+    def __getattr__(self, name: str) -> Any:
+        raise _AskedForScoreError(name)

@@ -237,13 +237,12 @@ def _solve(
     _check_plan(plan, noise, len(times) - 1)
     dtype = jnp.result_type(float) if isinstance(start, tuple) else start.dtype
     clock, known, ready = as_clock(-times, dtype), None, solver
+    _check_solver(solver, process, plan)
     if isinstance(solver, AbstractReverseSolver):
         known = known_numbers(solver, process, clock)
         ready = as_arrays(solver)  # diffrax looks at the numbers of its own while it traces
-    if known is None:
-        _check_solver(solver, process, plan)
-    check_adjoint(plan.adjoint, solver, process)
-    solved = _run(as_arrays(process), start, key, clock, noise, ready, known, plan)
+    numbers, above_data = (None, False) if known is None else known
+    solved = _run(as_arrays(process), start, key, clock, noise, ready, numbers, above_data, plan)
     if throw and _may_fail(solver, plan):
         info = solved.info
         check_replay(plan.adjoint, info.accepted)
@@ -274,6 +273,7 @@ def _run(
     noise: AbstractNoise | None,
     solver: diffrax.AbstractSolver,
     known: GridNumbers | None,
+    above_data: bool,
     plan: _Plan,
 ) -> _Solved:
     """Start, solve and finish, in one compiled program, and what it evaluates. Each sample draws from its own key."""
@@ -285,7 +285,7 @@ def _run(
         own = NoNoise() if path_keys is None else KeyedNoise(path_keys)
         noise = own if noise is None else noise
         solution = solve_on_grid(
-            process, x_T, clock, solver, noise, plan.adjoint, plan.saveat, known=known, to_data=plan.to_data
+            process, x_T, clock, solver, noise, plan.adjoint, plan.saveat, known=known, above_data=above_data
         )
     else:
         solution = solve_adaptively(
@@ -333,12 +333,12 @@ def _check_plan(plan: _Plan, noise: AbstractNoise | None, steps: int) -> None:
 
 
 def _check_solver(solver: diffrax.AbstractSolver, process: AbstractReverseProcess, plan: _Plan) -> None:
-    """Whether the solver fits the process; one of ours whose numbers are known does."""
     if isinstance(solver, AbstractReverseSolver):
         solver.check(process)
     else:
         check_diffrax_solver(solver, process)
         check_diffrax_steps(solver, process, plan.controller is None, plan.to_data)
+    check_adjoint(plan.adjoint, solver, process)
 
 
 def _may_fail(solver: diffrax.AbstractSolver, plan: _Plan) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import sdelab
+from sdelab.adjoint import ReplayAcceptedSteps
 from sdelab.exact import Gaussian
 from sdelab.solvers.catalog import DETERMINISTIC, STOCHASTIC
 
@@ -77,3 +78,88 @@ def test_no_branch_is_left_in_the_program(name):
     assert branches(solver) == branches(ddim)
     assert branches(solver, "to the data") == branches(ddim, "to the data") + (solver.opening() == 0)
     assert branches(solver, adjoint=BY_DIFFRAX) > branches(ddim, adjoint=BY_DIFFRAX)
+
+
+class OneMinusAlphaSquared(sdelab.VP):
+    """VP with a sigma that rounds to 0 above t = 0."""
+
+    def sigma(self, t):
+        return jnp.sqrt(jnp.maximum(1.0 - self.alpha(t) ** 2, 0.0))
+
+
+@pytest.mark.parametrize(("sde", "end"), [(OneMinusAlphaSquared(), 1e-7), (sdelab.VP(), 1e-50)], ids=["sigma", "time"])
+def test_a_grid_whose_end_is_rounded_to_the_data(sde, end):
+    """The last step is that to the data, exact in x = D, whatever the end is called."""
+    process, x_T = reverse_process("Heun()", sde), jnp.asarray([[0.5, -1.0]])
+    grid = np.array([1.0, 0.5, end])
+    for name in ("Heun()", "DPMSolver3()", "DEIS(order=4)"):
+        found, expected = (
+            sdelab.sample(None, process, x_T, solver=solver_of(name), grid=grid, adjoint=adjoint)
+            for adjoint in (diffrax.RecursiveCheckpointAdjoint(), BY_DIFFRAX)
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        assert np.all(np.abs(found) < 2.0)
+
+
+def test_a_traced_process_may_have_no_noise_at_the_end():
+    """VE whose sigma(0) is a parameter, 0: known at run time alone."""
+
+    class Offset(sdelab.VE):
+        low: Any = 0.0
+
+        def sigma(self, t):
+            return jnp.sqrt(jnp.asarray(self.low) ** 2 + jnp.asarray(t) ** 2)
+
+    def sample(low, adjoint=diffrax.RecursiveCheckpointAdjoint()):
+        flow = sdelab.ProbabilityFlow(Offset(low=low), lambda x, t: -x / (0.3 + low**2 + t**2))
+        return sdelab.sample(
+            None, flow, jnp.ones((1, 2)), solver=solver_of("Heun()"), grid=[1.0, 0.5, 0.0], adjoint=adjoint
+        )
+
+    np.testing.assert_allclose(jax.jit(sample)(0.0), sample(0.0, BY_DIFFRAX), rtol=1e-5)
+
+
+class Wrapper(sdelab.solvers.base.AbstractReverseSolver):
+    """A solver that passes on what it must, and does not know of openings."""
+
+    solver: Any
+    kind = "deterministic"
+
+    def advance(self, process, x, interval, memory):
+        return self.solver.advance(process, x, interval, memory)
+
+    def evaluations(self, steps, to_data):
+        return self.solver.evaluations(steps, to_data)
+
+    def draws(self):
+        return 0
+
+    def inner_times(self, process, starts, ends):
+        return self.solver.inner_times(process, starts, ends)
+
+    def numbers(self, process, interval, past):
+        return self.solver.numbers(process, interval, past)
+
+    def remembers(self):
+        return self.solver.remembers()
+
+    def initial_memory(self, process, x):
+        return self.solver.initial_memory(process, x)
+
+
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=list(GRIDS))
+def test_a_wrapper_that_forgets_the_opening_keeps_the_start(grid):
+    process, x_T, inner = reverse_process("DEIS(order=4)", sdelab.VP()), jnp.ones((1, 2)), solver_of("DEIS(order=4)")
+    found, expected = (sdelab.sample(None, process, x_T, solver=s, grid=grid) for s in (Wrapper(inner), inner))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_replay_on_a_grid_is_the_loop_itself():
+    process, x_T = reverse_process("UniPC(order=3)", sdelab.VP()), jnp.ones((1, 2))
+    how: dict[str, Any] = dict(solver=solver_of("UniPC(order=3)"), grid=GRIDS["above them"])
+    found, expected = (
+        jax.grad(lambda x, a=adjoint: jnp.sum(sdelab.sample(None, process, x, adjoint=a, **how)))(x_T)
+        for adjoint in (ReplayAcceptedSteps(), diffrax.RecursiveCheckpointAdjoint())
+    )
+    np.testing.assert_array_equal(found, expected)

@@ -1,5 +1,9 @@
 """Numbers of a grid that are computed once, and when they are not."""
 
+import dataclasses
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +13,7 @@ import sdelab
 from sdelab import solvers
 from sdelab.exact import Gaussian
 from sdelab.known_numbers import known_numbers
+from sdelab.score import AbstractScore
 
 GRID = np.array([1.0, 0.6, 0.3, 0.1])
 CLOCK = -GRID.astype(np.float32)
@@ -67,20 +72,100 @@ def test_precision_is_part_of_the_question():
     single = known_numbers(solvers.DPMSolver3(), flow(sdelab.VP()), CLOCK)
     assert double is not None
     assert single is not None
-    assert (double.inner.dtype, single.inner.dtype) == (np.float64, np.float32)
-    np.testing.assert_allclose(single.inner, double.inner, rtol=1e-5)
+    assert (double.numbers.inner.dtype, single.numbers.inner.dtype) == (np.float64, np.float32)
+    np.testing.assert_allclose(single.numbers.inner, double.numbers.inner, rtol=1e-5)
 
 
-def test_numbers_that_ask_for_the_score():
-    class Wrong(solvers.DDIM):
-        def numbers(self, process, interval, past):
-            return process.score(jnp.zeros((1, 2)), interval.t0)
+class OfTheScore(solvers.StochasticDDIM):
+    """Numbers that hang on the score's process, which is there, and whose noise hangs on the condition."""
 
-    with pytest.raises(TypeError, match="depend on time alone"):
-        sdelab.sample(None, flow(sdelab.VP()), jnp.ones((1, 2)), solver=Wrong(), grid=GRID)
+    def numbers(self, process, interval, past):
+        return process.score.sde.alpha(interval.t1), super().numbers(process, interval, past)
+
+    def advance(self, process, x, interval, memory):
+        return super().advance(process, x, dataclasses.replace(interval, numbers=interval.numbers[1]), memory)
+
+
+def test_numbers_that_ask_for_the_score_are_computed_in_the_solve():
+    process = sdelab.ReverseSDE(sdelab.VP(), flow(sdelab.VP()).score)
+    assert known_numbers(OfTheScore(), process, CLOCK) is None
+    key, x_T = jax.random.key(0), jnp.ones((2, 2))
+    found, expected = (
+        sdelab.sample(key, process, x_T, solver=solver, grid=GRID)
+        for solver in (OfTheScore(), solvers.StochasticDDIM())
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+class NoiseOfTheCondition(sdelab.ReverseSDE):
+    def noise_level(self):
+        return jnp.mean(self.condition)
+
+
+def test_a_process_of_another_class_computes_its_own():
+    """The posterior step without noise is DDIM's."""
+    score = flow(sdelab.VP()).score
+
+    def sample(kind, level):
+        process = kind(sdelab.VP(), lambda x, t, level: score(x, t), condition=jnp.full((3,), level))
+        return sdelab.sample(jax.random.key(0), process, jnp.ones((3, 2)), solver=solvers.StochasticDDIM(), grid=GRID)
+
+    still, noisy = sample(NoiseOfTheCondition, 0.0), sample(NoiseOfTheCondition, 1.0)
+    np.testing.assert_allclose(noisy, sample(sdelab.ReverseSDE, 1.0), rtol=1e-5)
+    np.testing.assert_allclose(
+        still, sdelab.sample(None, flow(sdelab.VP()), jnp.ones((3, 2)), solver=solvers.DDIM(), grid=GRID), rtol=1e-5
+    )
+
+
+KEPT = """
+import gc, weakref
+import equinox as eqx, jax, jax.numpy as jnp, numpy as np
+import sdelab
+
+class Weighted(eqx.Module):
+    w: jax.Array
+    def __call__(self, x, t):
+        return -self.w * x
+
+seen = []
+def last(w):
+    seen.append(weakref.ref(w))
+    process = sdelab.ProbabilityFlow(sdelab.VP(), Weighted(w))
+    return jnp.sum(sdelab.sample(None, process, jnp.ones((1, 2)), solver=sdelab.solvers.DDIM(), grid=[1.0, 0.5]))
+
+for call in (jax.grad(last), last):
+    w = jnp.asarray(1.5) + 0.0
+    call(w)
+    del w
+    gc.collect()
+print([reference() for reference in seen])
+"""
+
+
+@pytest.mark.slow
+def test_nothing_of_a_network_is_kept():
+    """In a process of its own: the checks of types in these tests hold on to what they have checked."""
+    done = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[None, None]"
 
 
 def test_a_solver_that_does_not_fit_is_refused_each_time():
+    class Choosy(solvers.DDIM):
+        def check(self, process):
+            if not isinstance(process.score, AbstractScore):
+                raise TypeError("a stranger")
+
+    x_T = jnp.ones((1, 2))
+    sdelab.sample(None, flow(sdelab.VP()), x_T, solver=Choosy(), grid=GRID)
     for _ in range(2):
-        with pytest.raises(TypeError, match="stochastic solver"):
-            sdelab.sample(jax.random.key(0), flow(sdelab.VP()), jnp.ones((1, 2)), solver=solvers.Ancestral(), grid=GRID)
+        with pytest.raises(TypeError, match="a stranger"):
+            sdelab.sample(None, sdelab.ProbabilityFlow(sdelab.VP(), lambda x, t: -x), x_T, solver=Choosy(), grid=GRID)
+
+
+@pytest.mark.parametrize("solver", [solvers.DDIM(), solvers.DEIS(3)], ids=repr)
+def test_without_compilation(solver):
+    compiled = sdelab.sample(None, flow(sdelab.VP()), jnp.ones((1, 2)), solver=solver, grid=GRID)
+    with jax.disable_jit():
+        found = sdelab.sample(None, flow(sdelab.VP()), jnp.ones((1, 2)), solver=solver, grid=GRID)
+    np.testing.assert_allclose(found, compiled, rtol=1e-4)  # inner times of a bisection in float32

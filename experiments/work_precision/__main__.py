@@ -120,9 +120,10 @@ def combine(folder: Path, parts: Sequence[Path]) -> None:
 
 def place(record: Record) -> tuple[Any, ...]:
     """Where one run would have written the record: by problem and process, then as the solvers' table has it."""
-    solvers, rules = list(SOLVERS[record.kind]), list(RULES)
-    number = PROBLEMS.index(record.problem), list(PROCESSES).index(record.process), list(SOLVERS).index(record.kind)
-    return *number, solvers.index(record.solver), record.steps, rules.index(record.rule)
+    solvers = SOLVERS.get(record.kind, {})
+    names = (PROBLEMS, record.problem), (PROCESSES, record.process), (SOLVERS, record.kind), (solvers, record.solver)
+    numbers = [list(known).index(name) if name in known else len(known) for known, name in names]
+    return *numbers, record.solver, record.evaluations, list(RULES).index(record.rule) if record.rule in RULES else 0
 
 
 def write(

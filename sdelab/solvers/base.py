@@ -26,10 +26,11 @@ PastTimes = Float[Array | np.ndarray, " past"]
 
 
 class Place(NamedTuple):
-    """What is known of a step when it is compiled: its number, if it is one of the solver's first `opening()` steps and
-    None if it comes after them, and whether it ends where sigma = 0, None if some do."""
+    """What is known of a step when it is compiled: that it is step number `first`, if `alone`, or otherwise some step from there on,
+    and whether it ends where sigma = 0, None if that is not known."""
 
-    number: int | None
+    first: int
+    alone: bool
     to_data: bool | None
 
 
@@ -73,7 +74,10 @@ class Interval(eqx.Module):
 
 
 class Step(eqx.Module):
-    """What one step gives: the new state, its mean before the noise was added, the memory, and an error estimate."""
+    """What one step gives: the new state, its mean before the noise was added, the memory, and an error estimate.
+
+    The mean of a deterministic solver's step is the state: nothing else is kept of it.
+    """
 
     x: State
     x_mean: State
@@ -146,7 +150,7 @@ def reverse_term(
     known: GridNumbers | None = None,
 ) -> ReverseTerm:
     """The term on which `solver` walks the negated grid `clock`. `known`: its `grid_numbers`, computed here if None."""
-    known = grid_numbers(solver, process, clock) if known is None else known
+    found = grid_numbers(solver, process, clock) if known is None else jax.tree.map(jnp.asarray, known)
     starts, ends = -clock[:-1], -clock[1:]
     steps = len(starts)
 
@@ -154,7 +158,7 @@ def reverse_term(
         count, nothing = jnp.asarray(steps, jnp.int32), jnp.zeros((0, *like.shape), like.dtype)
         return Interval(t0, t1, index, index == count - 1, nothing, inner, count, numbers)
 
-    intervals = jax.vmap(one)(starts, ends, jnp.arange(steps, dtype=jnp.int32), known.inner, known.numbers)
+    intervals = jax.vmap(one)(starts, ends, jnp.arange(steps, dtype=jnp.int32), found.inner, found.numbers)
     return ReverseTerm(clock, intervals, noise, solver.draws(), like)
 
 
@@ -230,8 +234,9 @@ class AbstractReverseSolver(diffrax.AbstractSolver):
     def numbers(self, process: AbstractReverseProcess, interval: Interval, past: PastTimes) -> Any:
         """What a step needs that depends on time alone, a pytree of arrays: `interval.numbers` of `advance`.
 
-        Called once, for all steps of a grid together (by `jax.vmap`, under which a `lax.cond` takes both branches), before the
-        loop. `past`: the times at which the last
+        Called for all steps of a grid together (by `jax.vmap`, under which a `lax.cond` takes both branches), before the loop, and
+        kept for the next call with the same numbers in solver and process: they may hang on nothing else. If score or condition
+        is asked for, they are not kept. `past`: the times at which the last
         `remembers()` steps began, the most recent first; those before the first step of the grid are made up.
         """
         return None
@@ -245,7 +250,8 @@ class AbstractReverseSolver(diffrax.AbstractSolver):
         return 0
 
     def opening(self) -> int:
-        """How many steps at the start do something else than those after them: `Interval.place` tells which of them it is."""
+        """How many steps at the start do something else than those after them: each of them is compiled for itself, and
+        `Interval.place` tells which it is. A solver that steps by another one has that one's."""
         return 0
 
     def check(self, process: AbstractReverseProcess) -> None:

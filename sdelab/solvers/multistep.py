@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from sdelab._checks import check_instance
 from sdelab._typing import State
 from sdelab.reverse import AbstractReverseProcess, require_affine
-from sdelab.solvers.base import AbstractReverseSolver, Interval, PastTimes, Step, check_kind
+from sdelab.solvers.base import AbstractReverseSolver, Interval, PastTimes, Place, Step, check_kind
 from sdelab.solvers.combination import Combination
 from sdelab.solvers.correction import AbstractCorrection
 from sdelab.solvers.history import AbstractEnding, AbstractStart, History, Known, empty_history, insert, known_at
@@ -118,12 +118,16 @@ class AbstractMultistep(AbstractReverseSolver):
 
         insertions = [functools.partial(insertion, step, count) for step, count in enumerate(self._extra())]
         branches = [*insertions, extrapolation]
-        place, last = interval.place, len(branches) - 1
-        if place is None:
-            x1 = jax.lax.switch(numbers.branch, branches, x) if last else extrapolation(x)
-        else:
-            x1 = branches[last if place.to_data or place.number is None else place.number](x)
+        branch = self._known_branch(interval.place)
+        x1 = jax.lax.switch(numbers.branch, branches, x) if branch is None else branches[branch](x)
         return Step(x1, x1, memory.push(value, interval.t0, x))
+
+    def _known_branch(self, place: Place | None) -> int | None:
+        """Which way a step goes: an insertion, or, past those and to the data, the last; None where it is not known beforehand."""
+        last = len(self._extra())
+        if last == 0 or (place is not None and (place.first >= last or (place.alone and place.to_data))):
+            return last
+        return place.first if place is not None and place.alone and place.to_data is False else None
 
     def _order(self, available: Int[Array, ""], interval: Interval, ago: int) -> Int[Array, ""]:
         """How many of the available predictions the step takes, this one or the one so many steps ago."""
