@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -72,7 +73,7 @@ def _known_once(asked: _Asked) -> Known | None:
     level = {} if stochasticity is None else {"stochasticity": stochasticity}
     process = kind(sde, _NotThere(), condition=None if unconditional else _NotThere(), **level)
     try:
-        with jax.ensure_compile_time_eval():
+        with jax.core.eval_context():  # also while something else is traced
             numbers, sigma = _compiled(as_arrays(solver), as_arrays(process), clock)
     except _AskedForScoreError:
         return None
