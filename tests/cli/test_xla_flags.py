@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from sdelab.cli.xla_flags import NO_YNNPACK, without_ynnpack
+from sdelab.cli.xla_flags import BETTER_WITHOUT, NO_YNNPACK, without_ynnpack
 
 COMPILED = """
 from sdelab.cli.xla_flags import without_ynnpack
@@ -18,6 +18,9 @@ print("ynn" in sums.lower(jnp.ones((4096, 2))).compile().as_text())
 """
 
 
+@pytest.mark.skipif(
+    not importlib.metadata.version("jaxlib").startswith(BETTER_WITHOUT), reason="another jaxlib is left as it is"
+)
 def test_no_sum_is_left_to_the_library():
     clean = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     done = subprocess.run(
@@ -30,10 +33,10 @@ def test_no_sum_is_left_to_the_library():
 @pytest.mark.parametrize(
     ("before", "version", "after"),
     [
-        (None, "0.12.0.1", f"{NO_YNNPACK}="),
+        (None, "0.10.2", f"{NO_YNNPACK}="),
         ("--xla_dump_to=x", "0.10.2", f"--xla_dump_to=x {NO_YNNPACK}="),
-        (f"{NO_YNNPACK}=LIBRARY_FUSION_TYPE_REDUCE", "0.12.0", f"{NO_YNNPACK}=LIBRARY_FUSION_TYPE_REDUCE"),
-        ("--xla_dump_to=x", "0.13.0", "--xla_dump_to=x"),
+        (f"{NO_YNNPACK}=LIBRARY_FUSION_TYPE_REDUCE", "0.10.0", f"{NO_YNNPACK}=LIBRARY_FUSION_TYPE_REDUCE"),
+        ("--xla_dump_to=x", "0.12.0.1", "--xla_dump_to=x"),
         (None, "1.0.10", None),
     ],
 )
