@@ -253,8 +253,8 @@ def _solve(
 class _Solved(NamedTuple):
     """The samples; the saved states, `(saved, batch, *event)`, None where the last alone was asked for; how it went.
 
-    `x_mean`, the last step's where a step draws more than once, is not read by anyone. It is here to be kept: where nobody wants
-    the mean of a predictor-corrector step, XLA computes it in one kernel with both noises, which on CPU took a third longer.
+    `x_mean`, the last step's of a reverse SDE by a solver of ours, is not read by anyone. It is here to be kept: where nobody wants
+    the mean of a step, XLA computes it in one kernel with the noise, which on CPU takes a third longer with two noises.
     """
 
     x: State
