@@ -32,7 +32,7 @@ import jax
 import numpy as np
 
 from sdelab.cli.base_config import image_config
-from sdelab.cli.xla_flags import without_ynnpack
+from sdelab.cli.xla_flags import choose_fusions
 from sdelab.data import Prefetch
 from sdelab.train import build, init_params, loop
 from sdelab.train.dispatch import Call, Dispatcher
@@ -169,5 +169,5 @@ def _config(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    without_ynnpack()
+    choose_fusions()
     sys.exit(main())

@@ -15,7 +15,7 @@ from absl import logging
 
 from configs.digits.vp import get_config
 from sdelab import ProbabilityFlow, ReverseSDE, grids, load, plot, solvers, trajectory
-from sdelab.cli.xla_flags import without_ynnpack
+from sdelab.cli.xla_flags import choose_fusions
 from sdelab.data import Dataset, load_dataset
 from sdelab.evaluate import draw, held_out_bits, held_out_rows, label_agreement, sample_distances
 from sdelab.train import fit, read_json_lines
@@ -112,5 +112,5 @@ def print_table(numbers: dict[str, Any], workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    without_ynnpack()
+    choose_fusions()
     main()

@@ -40,7 +40,7 @@ import numpy as np
 from experiments.train_step import ours, peaks
 from experiments.train_step.rivals import Rival, torch_version
 from experiments.train_step.seconds import Seconds, medians
-from sdelab.cli.xla_flags import without_ynnpack
+from sdelab.cli.xla_flags import choose_fusions
 
 MULTIPLIERS, BLOCKS, ATTENDED, DROPOUT = (1, 2, 2), 2, (1,), 0.1
 AGREEMENT = 1e-4
@@ -216,5 +216,5 @@ def report(results: list[Result], version: str | None, options: argparse.Namespa
 
 
 if __name__ == "__main__":
-    without_ynnpack()
+    choose_fusions()
     sys.exit(main())

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array
 
 from experiments.train_step.seconds import Seconds, medians
-from sdelab.cli.xla_flags import without_ynnpack
+from sdelab.cli.xla_flags import choose_fusions
 from sdelab.nn.convolution import convolve, convolve_doubled, same
 from sdelab.nn.resampling import upsample
 
@@ -92,5 +92,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    without_ynnpack()
+    choose_fusions()
     main()

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from sdelab.cli.xla_flags import without_ynnpack
+from sdelab.cli.xla_flags import choose_fusions
 from sdelab.nn.convolution import convolve, same
 
 SHAPES = ((32, 32, 32), (32, 96, 32), (16, 64, 64), (32, 64, 64), (16, 128, 128))
@@ -99,5 +99,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    without_ynnpack()
+    choose_fusions()
     main()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from experiments.train_step import ours
 from experiments.train_step.__main__ import BLOCKS, DROPOUT, MULTIPLIERS
-from sdelab.cli.xla_flags import without_ynnpack
+from sdelab.cli.xla_flags import choose_fusions
 
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "u16": 2, "pred": 1, "u8": 1}
 SHAPE = re.compile(rf"({'|'.join(BYTES)})\[([\d,]*)\]")
@@ -93,5 +93,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    without_ynnpack()
+    choose_fusions()
     main()

@@ -11,7 +11,7 @@ from typing import Any
 from sdelab._checks import unknown_name
 from sdelab._extras import MissingExtra
 from sdelab.cli.usage import UsageError
-from sdelab.cli.xla_flags import without_ynnpack
+from sdelab.cli.xla_flags import choose_fusions
 
 COMMANDS = {
     "train": "train what a config file describes, or go on where a run was left",
@@ -44,7 +44,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command of `argv` (default `sys.argv`) and exits: 0 done, 1 failed, 2 bad input, 42 preempted."""
-    without_ynnpack()
+    choose_fusions()
     sys.exit(run(list(sys.argv if argv is None else argv)))
 
 

@@ -3,19 +3,23 @@
 import importlib.metadata
 import os
 
-NO_YNNPACK = "--xla_cpu_experimental_ynn_fusion_type"
-BETTER_WITHOUT = "0.10."
-"""Versions of jaxlib where the flag was measured to be a gain. One that does not know it ends the process."""
+FUSIONS = "--xla_cpu_experimental_ynn_fusion_type"
+PRODUCTS_AND_SUMS = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+CHOICES = {"0.10.": "", "0.11.": PRODUCTS_AND_SUMS, "0.12.": PRODUCTS_AND_SUMS}
+"""What goes to YNNPACK, by version of jaxlib. Others were not measured, and one that does not know the flag ends the process."""
 
 
-def without_ynnpack() -> None:
-    """On a CPU XLA is to keep sums, and what is around them, to itself: `XLA_FLAGS` says so from here on.
+def choose_fusions() -> None:
+    """On a CPU XLA hands to YNNPACK only what gains by it: `XLA_FLAGS` says so from here on.
 
-    With YNNPACK, to which jaxlib 0.10.2 hands them as it comes, a training step of a U-Net takes a third longer, sums over axes of
-    two or three entries 13 to 40 times as long, and long sums are wrong (https://github.com/jax-ml/jax/issues/39103).
+    As it comes, jaxlib hands over convolutions, products and sums. The gradient of a convolution in its kernel is then many times
+    slower, and the training step of a U-Net up to twice as slow, so from 0.11 on convolutions stay with XLA. With 0.10
+    everything does: what it hands over there can give wrong sums (https://github.com/jax-ml/jax/issues/39103).
     Nothing is changed if the variable names the flag already, or for another jaxlib; other devices do not look at it. To be
     called before JAX's first computation.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if NO_YNNPACK not in flags and importlib.metadata.version("jaxlib").startswith(BETTER_WITHOUT):
-        os.environ["XLA_FLAGS"] = f"{flags} {NO_YNNPACK}=".lstrip()
+    version = importlib.metadata.version("jaxlib")
+    chosen = next((value for start, value in CHOICES.items() if version.startswith(start)), None)
+    if FUSIONS not in flags and chosen is not None:
+        os.environ["XLA_FLAGS"] = f"{flags} {FUSIONS}={chosen}".lstrip()
