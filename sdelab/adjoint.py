@@ -154,7 +154,7 @@ def on_grid(
     if isinstance(adjoint, ReplayAcceptedSteps):
         adjoint = adjoint.adjoint
     if type(adjoint) is diffrax.RecursiveCheckpointAdjoint:
-        return GridLoop(adjoint.checkpoints, above_data)
+        return GridLoop(clock, adjoint.checkpoints, above_data)
     if not isinstance(adjoint, diffrax.BacksolveAdjoint) or "stepsize_controller" in adjoint.kwargs:
         return adjoint
     return diffrax.BacksolveAdjoint(**{"stepsize_controller": diffrax.StepTo(clock[::-1]), **adjoint.kwargs})

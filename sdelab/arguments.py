@@ -2,13 +2,13 @@
 
 import functools
 import operator
-from typing import Any, TypeVar
+from typing import Any
 
 import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from sdelab import grids
 from sdelab._checks import check_positive
@@ -20,8 +20,6 @@ from sdelab.solvers.diffrax_terms import is_adaptive
 
 DEFAULT_STEPS = 1000
 DEFAULT_TOLERANCE = 1e-5
-
-T = TypeVar("T")
 
 
 def check_start(
@@ -35,7 +33,7 @@ def check_start(
         raise TypeError(f"process = {process!r} is not accepted; it must be a ReverseSDE or a ProbabilityFlow.")
     given = not isinstance(shape_or_x_T, (tuple, list))
     try:
-        shape = tuple(operator.index(n) for n in (np.shape(shape_or_x_T) if given else shape_or_x_T))
+        shape = np.shape(shape_or_x_T) if given else tuple(operator.index(n) for n in shape_or_x_T)
     except TypeError:
         raise TypeError(
             f"shape_or_x_T = {shape_or_x_T!r} is not accepted; it must be a shape of integers, or an array of states."
@@ -57,10 +55,15 @@ def check_key(key: Any, batch: int, *, needed: bool) -> None:
                 "key = None is accepted only for a probability flow from given states, which draws nothing."
             )
         return
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+    if not (isinstance(key, jax.Array) and _is_of(key.dtype, jax.dtypes.prng_key)):
         raise TypeError(f"key = {key!r} is not accepted; it must come from jax.random.key.")
     if key.shape not in ((), (batch,)):
         raise ValueError(f"key has shape {key.shape}; accepted: one key, or one per sample, shape ({batch},).")
+
+
+@functools.cache
+def _is_of(dtype: Any, kind: Any) -> bool:
+    return jnp.issubdtype(dtype, kind)
 
 
 def check_condition(process: AbstractReverseProcess, batch: int) -> None:
@@ -85,7 +88,7 @@ def check_states(process: AbstractReverseProcess, x: Any) -> State:
 def as_states(x: Any) -> State:
     """A floating-point array; integers become floats."""
     x = x if isinstance(x, jax.Array) else jnp.asarray(x)
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+    return x if _is_of(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
 
 
 def check_starts_at_prior(times: grids.Grid, sde: AbstractSDE, otherwise: str) -> None:
@@ -95,27 +98,6 @@ def check_starts_at_prior(times: grids.Grid, sde: AbstractSDE, otherwise: str) -
             f"grid starts at t = {times[0]}, and the prior is that of t_max = {sde.t_max}; accepted: {otherwise}, or a "
             "grid from t_max."
         )
-
-
-def as_arrays(tree: T) -> T:
-    """Python numbers become arrays, weakly typed: a new value is then no reason to compile again."""
-    return jax.tree.map(lambda leaf: _as_array(leaf) if isinstance(leaf, float) else leaf, tree)
-
-
-def _as_array(number: float) -> Array:
-    if type(number) is not float or not jax.sharding.get_abstract_mesh().empty:
-        return jnp.asarray(number)  # NumPy's are floats too, and keep their type; under a mesh an array is of that mesh
-    return _weak_array(number.hex(), bool(jax.config.read("jax_enable_x64")))
-
-
-@functools.lru_cache(maxsize=4096)
-def _weak_array(number: str, double: bool) -> Array:
-    """Made once: a solve meets the same few numbers at every call, and to make an array takes as long as a short solve.
-
-    They are shared between calls, and not to be donated.
-    """
-    with jax.ensure_compile_time_eval():
-        return jax.device_put(float.fromhex(number))  # which compiles nothing, where jnp.asarray would
 
 
 def as_clock(times: np.ndarray, dtype: Any) -> Float[np.ndarray, " steps_plus_1"]:
@@ -132,9 +114,9 @@ def plan_steps(
     dtype: Any,
 ) -> tuple[grids.Grid, diffrax.PIDController | None]:
     """The times, and the controller of adaptive steps, None on a fixed grid."""
-    if not isinstance(solver, diffrax.AbstractSolver):
-        raise TypeError(f"solver = {solver!r} is not a solver; accepted: one of sdelab.solvers, or a diffrax solver.")
     own = isinstance(solver, AbstractReverseSolver)
+    if not own and not isinstance(solver, diffrax.AbstractSolver):
+        raise TypeError(f"solver = {solver!r} is not a solver; accepted: one of sdelab.solvers, or a diffrax solver.")
     if own and grid is not None and rtol is None and atol is None:
         return grids.check_grid(grid, process.sde), None
     adaptive = not own and is_adaptive(solver, stochastic=process.stochastic)

@@ -21,8 +21,9 @@ from jaxtyping import Array, Float
 
 from sdelab._broadcast import event_size, expand_right, sum_event
 from sdelab._checks import check_increasing, check_instance, is_concrete
+from sdelab._compile import as_arrays
 from sdelab._typing import PRNGKey, PRNGKeys, Scalar, State
-from sdelab.arguments import as_arrays, check_key, check_states
+from sdelab.arguments import check_key, check_states
 from sdelab.reverse import AbstractReverseProcess, require_affine
 from sdelab.sde import AbstractAffineSDE
 from sdelab.solvers.noise import sample_keys

@@ -14,9 +14,10 @@ from jaxtyping import Array, Float, Key
 
 from sdelab import grids
 from sdelab._checks import check_count, check_instance
+from sdelab._compile import as_arrays
 from sdelab._typing import State
 from sdelab.adjoint import ReplayAcceptedSteps, check_replay
-from sdelab.arguments import as_arrays, as_clock
+from sdelab.arguments import as_clock
 from sdelab.divergence import AbstractDivergence
 from sdelab.integration import FIRST_STEP, Joint, PerSample, check_success, total_evaluations, with_root_tolerance
 from sdelab.reverse import AbstractReverseProcess, ProbabilityFlow, ends_at_data

@@ -8,7 +8,7 @@ import equinox as eqx
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from sdelab.solvers.base import AbstractReverseSolver, Place
 
@@ -22,17 +22,20 @@ class GridLoop(diffrax.AbstractAdjoint):
     copy of the network. Gradients are the same, with the same checkpoints in that loop, and nothing but the state
     kept of the steps before it.
 
-    Fields: `checkpoints`; `above_data`: whether sigma > 0 at the end of the grid, False if that is not known.
+    Fields: `clock`, the times of the controller, which checks them in the compiled program; read from there, that check is a call
+    back to Python, though it cannot fail, and a program with one is waited for on CPU. `checkpoints`; `above_data`: whether
+    sigma > 0 at the end of the grid, False if that is not known.
 
     Saves the first state, all, or the last, as `SaveAt` says; knows of no events and no dense output.
     """
 
+    clock: Float[Array, " steps_plus_1"]
     checkpoints: int | None = eqx.field(static=True)
     above_data: bool = eqx.field(static=True)
 
-    def loop(self, *, solver, terms, args, saveat, stepsize_controller, init_state, max_steps, t1, **rest) -> Any:
+    def loop(self, *, solver, terms, args, saveat, init_state, max_steps, t1, **rest) -> Any:
         """What `diffrax.diffeqsolve` calls."""
-        clock, steps, saved = stepsize_controller.ts, max_steps, saveat.subs
+        clock, steps, saved = self.clock, max_steps, saveat.subs
         opening = min(solver.opening(), steps) if isinstance(solver, AbstractReverseSolver) else 0
         step = functools.partial(_step, solver, terms, args, clock)
 

@@ -126,6 +126,9 @@ def check_grid(grid: GridLike, sde: AbstractSDE) -> Grid:
             "t_max of the process is traced; accepted: a static field, eqx.field(static=True), as ours have."
         )
     times = np.asarray(grid, np.float64)
+    usual = times.ndim == 1 and times.size > 1 and bool((times[1:] < times[:-1]).all())
+    if usual and times[-1] >= 0 and times[0] <= sde.t_max:
+        return times  # known in one pass, as it is at every call of a solve
     if times.ndim != 1 or times.size < 2:
         raise ValueError(f"grid has shape {times.shape}; accepted: n + 1 >= 2 times, shape (n + 1,).")
     if not np.all(np.isfinite(times)):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from sdelab.arguments import as_arrays
+from sdelab._compile import as_arrays
 from sdelab.reverse import AbstractReverseProcess, ProbabilityFlow, ReverseSDE
 from sdelab.sde import AbstractAffineSDE
 from sdelab.solvers.base import AbstractReverseSolver, GridNumbers, grid_numbers

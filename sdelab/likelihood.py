@@ -20,10 +20,10 @@ from sdelab import grids
 from sdelab._broadcast import event_size
 from sdelab._callable import with_arguments_of
 from sdelab._checks import check_count, check_increasing, check_instance
+from sdelab._compile import as_arrays
 from sdelab._typing import PRNGKeys, State
 from sdelab.adjoint import check_adjoint
 from sdelab.arguments import (
-    as_arrays,
     as_clock,
     check_key,
     check_starts_at_prior,

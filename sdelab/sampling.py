@@ -1,5 +1,6 @@
 """Sampling: any solver, on a fixed grid or adaptively, from noise to data and back."""
 
+import functools
 from typing import Any, NamedTuple, cast
 
 import diffrax
@@ -12,11 +13,11 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from sdelab import grids
 from sdelab._callable import with_arguments_of
 from sdelab._checks import check_count
+from sdelab._compile import jit
 from sdelab._typing import PRNGKeys, State
 from sdelab.adjoint import ReplayAcceptedSteps as ReplayAcceptedSteps
 from sdelab.adjoint import check_adjoint, check_replay
 from sdelab.arguments import (
-    as_arrays,
     as_clock,
     check_start,
     check_starts_at_prior,
@@ -236,14 +237,21 @@ def _solve(
         check_starts_at_prior(times, process.sde, "the states there as shape_or_x_T")
     _check_plan(plan, noise, len(times) - 1)
     dtype = jnp.result_type(float) if isinstance(start, tuple) else start.dtype
-    clock, known, ready = as_clock(-times, dtype), None, solver
-    _check_solver(solver, process, plan)
+    clock, known = as_clock(-times, dtype), None
     if isinstance(solver, AbstractReverseSolver):
+        type(solver).check(solver, process)  # `solver.check` would make a module of the method, in every call
+        check_adjoint(plan.adjoint, solver, process)
         known = known_numbers(solver, process, clock)
-        ready = as_arrays(solver)  # diffrax looks at the numbers of its own while it traces
+        ours, theirs = solver, None
+    else:
+        check_diffrax_solver(solver, process)
+        check_diffrax_steps(solver, process, plan.controller is None, plan.to_data)
+        check_adjoint(plan.adjoint, solver, process)
+        ours, theirs = None, solver
     numbers, above_data = (None, False) if known is None else known
-    solved = _run(as_arrays(process), start, key, clock, noise, ready, numbers, above_data, plan)
-    if throw and _may_fail(solver, plan):
+    solved = _run(process, ours, start, key, clock, noise, theirs, numbers, above_data, plan)
+    if throw and theirs is not None and (plan.controller is not None or is_per_sample(theirs)):
+        # explicit steps on a fixed grid always arrive: then nothing is read back, and the call does not wait
         info = solved.info
         check_replay(plan.adjoint, info.accepted)
         check_success(solved.success, info.result, info.accepted + info.rejected, plan.max_steps)
@@ -264,19 +272,25 @@ class _Solved(NamedTuple):
     info: SampleInfo
 
 
-@eqx.filter_jit
+@functools.partial(jit, numbers=2)
 def _run(
     process: AbstractReverseProcess,
+    ours: AbstractReverseSolver | None,
     start: State | tuple[int, ...],
     key: Key[Array, "..."] | None,
     clock: Float[Array | np.ndarray, " steps_plus_1"],
     noise: AbstractNoise | None,
-    solver: diffrax.AbstractSolver,
+    theirs: diffrax.AbstractSolver | None,
     known: GridNumbers | None,
     above_data: bool,
     plan: _Plan,
 ) -> _Solved:
-    """Start, solve and finish, in one compiled program, and what it evaluates. Each sample draws from its own key."""
+    """Start, solve and finish, in one compiled program, and what it evaluates. Each sample draws from its own key.
+
+    The solver is `ours`, or one of diffrax, which looks at its own numbers while it traces: they remain Python's.
+    """
+    solver = theirs if ours is None else ours
+    assert solver is not None
     batch = start[0] if isinstance(start, tuple) else start.shape[0]
     keys, clock = sample_keys(key, batch) if key is not None and key.ndim == 0 else key, jnp.asarray(clock)
     path_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
@@ -330,22 +344,6 @@ def _check_plan(plan: _Plan, noise: AbstractNoise | None, steps: int) -> None:
         raise ValueError("noise is given for a fixed grid; with tolerances the path must be known between the steps.")
     if isinstance(noise, StoredNoise) and noise.values.shape[0] != steps:
         raise ValueError(f"noise has {noise.values.shape[0]} steps; accepted: as many as the grid, {steps}.")
-
-
-def _check_solver(solver: diffrax.AbstractSolver, process: AbstractReverseProcess, plan: _Plan) -> None:
-    if isinstance(solver, AbstractReverseSolver):
-        solver.check(process)
-    else:
-        check_diffrax_solver(solver, process)
-        check_diffrax_steps(solver, process, plan.controller is None, plan.to_data)
-    check_adjoint(plan.adjoint, solver, process)
-
-
-def _may_fail(solver: diffrax.AbstractSolver, plan: _Plan) -> bool:
-    """Explicit steps on a fixed grid always arrive: then nothing is read back, and the call does not wait."""
-    if isinstance(solver, AbstractReverseSolver):
-        return False
-    return plan.controller is not None or is_per_sample(solver)
 
 
 def _evaluations(

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import sdelab
-from sdelab.arguments import as_arrays, as_states
+from sdelab._compile import as_arrays
+from sdelab.arguments import as_states
 
 
 def test_a_number_is_weak_and_made_once():

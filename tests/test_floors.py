@@ -18,6 +18,7 @@ FLOORS = {
     "_checks": 0,
     "_numerics": 0,
     "_callable": 0,
+    "_compile": 0,
     "_extras": 0,
     "_host": 0,
     "sde": 1,

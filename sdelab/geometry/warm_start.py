@@ -7,8 +7,9 @@ from jaxtyping import Array, Key
 
 from sdelab import grids
 from sdelab._checks import check_instance, check_positive, concrete_time
+from sdelab._compile import as_arrays
 from sdelab._typing import PRNGKeys, State
-from sdelab.arguments import as_arrays, check_start
+from sdelab.arguments import check_start
 from sdelab.exact.gaussian import Gaussian
 from sdelab.geometry.gaussian_flow import GaussianFlow
 from sdelab.reverse import AbstractReverseProcess, require_affine

@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sdelab import grids
+from sdelab._compile import as_arrays
 from sdelab._typing import State
-from sdelab.arguments import as_arrays
 from sdelab.exact import Gaussian, GaussianMixture
 from sdelab.integration import with_root_tolerance
 from sdelab.reverse import AbstractReverseProcess, ProbabilityFlow, ReverseSDE, require_affine

@@ -1,0 +1,76 @@
+"""Compilation for functions that are called often and must cost little beyond what they compute."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+T = TypeVar("T")
+Result = TypeVar("Result")
+Program = Callable[..., Result]
+
+
+def jit(function: Program[Result], *, numbers: int = 0) -> Program[Result]:
+    """`jax.jit` for positional arguments that are trees of arrays and of whatever else can be hashed, such as modules.
+
+    Arrays, of NumPy too, are traced; the rest is the key of the compiled program, with the structure of the trees. In the
+    first `numbers` arguments Python's floats are arrays too (`as_array`). What is returned must be a tree of arrays.
+
+    It stands in for `equinox.filter_jit` where a call's own time counts: that one waits for the result, so that a loop in Python
+    cannot run ahead of the device, and takes twice as long for arguments and results. Errors of `equinox.error_if` come up in
+    JAX's words and not in Equinox's.
+    """
+
+    def call(*arguments: Any) -> Result:
+        leaves, structure = jax.tree.flatten(arguments[:numbers])
+        leaves = [as_array(leaf) if isinstance(leaf, float) else leaf for leaf in leaves]
+        others, structure_of_others = jax.tree.flatten(arguments[numbers:])
+        leaves += others
+        arrays = [leaf for leaf in leaves if isinstance(leaf, _ARRAYS)]
+        key = tuple([_ARRAY if isinstance(leaf, _ARRAYS) else leaf for leaf in leaves])
+        return program(arrays, (structure, structure_of_others, key))
+
+    def traced(arrays: list[Any], key: tuple[Any, Any, tuple[Any, ...]]) -> Result:
+        *structures, others = key
+        rest = iter(arrays)
+        leaves = iter([next(rest) if leaf is _ARRAY else leaf for leaf in others])
+        trees = [
+            jax.tree.unflatten(structure, [next(leaves) for _ in range(structure.num_leaves)])
+            for structure in structures
+        ]
+        return function(*trees[0], *trees[1])
+
+    traced.__name__ = traced.__qualname__ = function.__name__
+    program = jax.jit(traced, static_argnums=1)
+    call.__name__, call.__qualname__, call.__doc__ = function.__name__, function.__qualname__, function.__doc__
+    call.__wrapped__ = function  # pyright: ignore[reportFunctionMemberAccess]
+    return call
+
+
+def as_arrays(tree: T) -> T:
+    """Python numbers become arrays, weakly typed: a new value is then no reason to compile again."""
+    return jax.tree.map(lambda leaf: as_array(leaf) if isinstance(leaf, float) else leaf, tree)
+
+
+def as_array(number: float) -> Array:
+    if type(number) is not float or not jax.sharding.get_abstract_mesh().empty:
+        return jnp.asarray(number)  # NumPy's are floats too, and keep their type; under a mesh an array is of that mesh
+    return _weak_array(number.hex(), bool(jax.config.read("jax_enable_x64")))
+
+
+@functools.lru_cache(maxsize=4096)
+def _weak_array(number: str, double: bool) -> Array:
+    """Made once: a solve meets the same few numbers at every call, and to make an array takes as long as a short solve.
+
+    They are shared between calls, and not to be donated.
+    """
+    with jax.ensure_compile_time_eval():
+        return jax.device_put(float.fromhex(number))  # which compiles nothing, where jnp.asarray would
+
+
+_ARRAYS = (jax.Array, np.ndarray, np.generic)
+_ARRAY = object()
