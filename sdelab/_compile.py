@@ -18,7 +18,7 @@ def jit(function: Program[Result], *, numbers: int = 0) -> Program[Result]:
     """`jax.jit` for positional arguments that are trees of arrays and of whatever else can be hashed, such as modules.
 
     Arrays, of NumPy too, are traced; the rest is the key of the compiled program, with the structure of the trees. In the
-    first `numbers` arguments Python's floats are arrays too (`as_array`). What is returned must be a tree of arrays.
+    first `numbers` arguments Python's floats are arrays too (`as_arrays`). What is returned must be a tree of arrays.
 
     It stands in for `equinox.filter_jit` where a call's own time counts: that one waits for the result, so that a loop in Python
     cannot run ahead of the device, and takes twice as long for arguments and results. Errors of `equinox.error_if` come up in
@@ -27,7 +27,7 @@ def jit(function: Program[Result], *, numbers: int = 0) -> Program[Result]:
 
     def call(*arguments: Any) -> Result:
         leaves, structure = jax.tree.flatten(arguments[:numbers])
-        leaves = [as_array(leaf) if isinstance(leaf, float) else leaf for leaf in leaves]
+        leaves = _with_arrays(leaves)
         others, structure_of_others = jax.tree.flatten(arguments[numbers:])
         leaves += others
         arrays = [leaf for leaf in leaves if isinstance(leaf, _ARRAYS)]
@@ -53,13 +53,19 @@ def jit(function: Program[Result], *, numbers: int = 0) -> Program[Result]:
 
 def as_arrays(tree: T) -> T:
     """Python numbers become arrays, weakly typed: a new value is then no reason to compile again."""
-    return jax.tree.map(lambda leaf: as_array(leaf) if isinstance(leaf, float) else leaf, tree)
+    leaves, structure = jax.tree.flatten(tree)
+    return jax.tree.unflatten(structure, _with_arrays(leaves))
 
 
-def as_array(number: float) -> Array:
-    if type(number) is not float or not jax.sharding.get_abstract_mesh().empty:
+def _with_arrays(leaves: list[Any]) -> list[Any]:
+    shared, double = jax.sharding.get_abstract_mesh().empty, bool(jax.config.read("jax_enable_x64"))
+    return [_as_array(leaf, shared, double) if isinstance(leaf, float) else leaf for leaf in leaves]
+
+
+def _as_array(number: float, shared: bool, double: bool) -> Array:
+    if type(number) is not float or not shared:
         return jnp.asarray(number)  # NumPy's are floats too, and keep their type; under a mesh an array is of that mesh
-    return _weak_array(number.hex(), bool(jax.config.read("jax_enable_x64")))
+    return _weak_array(number.hex(), double)
 
 
 @functools.lru_cache(maxsize=4096)
