@@ -10,6 +10,9 @@ Comparisons, each of medians over rounds in which the two take turns in one sess
 - every fixed-grid solver against the same method as a `lax.scan` over numbers computed beforehand, as in `points`: 1.10.
   (`points` measures Euler–Maruyama against a plainer loop, which computes its numbers on the way.)
 
+On a CPU, XLA's own kernels are used for sums (`XLA_FLAGS`, unless it names the flag). Left to itself it hands them to YNNPACK: both
+sides then take 10 to 40 times as long, and it is that library's time, different from process to process, that is compared.
+
 A second call of `sdelab.sample` that compiles anything is an error. The exit status is 1 if a ratio is over its
 limit. The ratios are what counts: seconds depend on the machine and on what else it does.
 """
@@ -28,6 +31,7 @@ from experiments.overhead.methods import METHODS
 from experiments.overhead.sampling import compare_images, compare_points
 from experiments.overhead.solvers import compare_solvers
 from experiments.overhead.timing import Comparison
+from sdelab.cli.xla_flags import choose_fusions
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,4 +84,5 @@ def report(results: list[Comparison]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    choose_fusions("")
     sys.exit(main())

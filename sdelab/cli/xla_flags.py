@@ -9,8 +9,8 @@ CHOICES = {"0.10.": "", "0.11.": PRODUCTS_AND_SUMS, "0.12.": PRODUCTS_AND_SUMS}
 """What goes to YNNPACK, by version of jaxlib. Others were not measured, and one that does not know the flag ends the process."""
 
 
-def choose_fusions() -> None:
-    """On a CPU XLA hands to YNNPACK only what gains by it: `XLA_FLAGS` says so from here on.
+def choose_fusions(fusions: str | None = None) -> None:
+    """On a CPU XLA hands to YNNPACK only what gains by it, or only `fusions`: `XLA_FLAGS` says so from here on.
 
     As it comes, jaxlib hands over convolutions, products and sums. The gradient of a convolution in its kernel is then many times
     slower, and the training step of a U-Net up to twice as slow, so from 0.11 on convolutions stay with XLA. With 0.10
@@ -22,4 +22,4 @@ def choose_fusions() -> None:
     version = importlib.metadata.version("jaxlib")
     chosen = next((value for start, value in CHOICES.items() if version.startswith(start)), None)
     if FUSIONS not in flags and chosen is not None:
-        os.environ["XLA_FLAGS"] = f"{flags} {FUSIONS}={chosen}".lstrip()
+        os.environ["XLA_FLAGS"] = f"{flags} {FUSIONS}={chosen if fusions is None else fusions}".lstrip()

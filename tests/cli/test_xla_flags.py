@@ -56,3 +56,12 @@ def test_what_was_said_before_stays(monkeypatch, before, version, after):
     for _ in range(2):
         choose_fusions()
         assert os.environ.get("XLA_FLAGS") == after
+
+
+def test_an_experiment_may_choose_for_itself(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.12.0.1")
+    monkeypatch.setenv("XLA_FLAGS", "")
+    choose_fusions("")
+    assert os.environ["XLA_FLAGS"] == f"{FUSIONS}="
+    choose_fusions()
+    assert os.environ["XLA_FLAGS"] == f"{FUSIONS}="
