@@ -8,6 +8,7 @@ from sdelab._typing import PRNGKeys
 from sdelab.nn.attention import attend
 from sdelab.nn.layers import dropout
 from sdelab.nn.magnitude_preserving import MPConv, mp_silu, mp_sum, normalize, pixel_norm
+from sdelab.nn.resampling import upsample
 
 RESIDUAL_BALANCE = ATTENTION_BALANCE = 0.3
 LARGEST = 256.0  # activations are clipped there: a safeguard for half precision
@@ -40,7 +41,11 @@ class EncoderBlock(nnx.Module):
 
 
 class DecoderBlock(nnx.Module):
-    """The residual branch, added to the input or to its 1 x 1 convolution, and attention."""
+    """The residual branch, added to the input or to its 1 x 1 convolution, and attention.
+
+    With `up` it is of the input with every pixel doubled. SiLU and the map of channels are the same before, on a quarter of
+    the pixels, and the branch's first convolution needs no doubled image.
+    """
 
     def __init__(
         self,
@@ -53,15 +58,18 @@ class DecoderBlock(nnx.Module):
         dims: int,
         number: int,
         rate: float | int,
+        up: bool = False,
         **settings,
     ):
+        self.up = up
         self.skip = MPConv(inputs, outputs, **settings) if inputs != outputs else None
         self.residual = ResidualBranch(inputs, outputs, embedding, dims, number, rate, **settings)
         self.attention = CosineAttention(outputs, head_size, **settings) if attention else None
 
     def __call__(self, h: Array, embedding: Array, keys: PRNGKeys | None) -> Array:
         skipped = h if self.skip is None else self.skip(h)
-        h = mp_sum(skipped, self.residual(h, embedding, keys), RESIDUAL_BALANCE)
+        skipped = upsample(skipped) if self.up else skipped
+        h = mp_sum(skipped, self.residual(h, embedding, keys, doubled=self.up), RESIDUAL_BALANCE)
         return _attend_and_clip(h, self.attention)
 
 
@@ -80,8 +88,8 @@ class ResidualBranch(nnx.Module):
         self.gain = nnx.Param(jnp.zeros((), settings["param_dtype"]))
         self.conv1 = MPConv(outputs, outputs, 3, dims=dims, **settings)
 
-    def __call__(self, h: Array, embedding: Array, keys: PRNGKeys | None) -> Array:
-        h = self.conv0(mp_silu(h))
+    def __call__(self, h: Array, embedding: Array, keys: PRNGKeys | None, *, doubled: bool = False) -> Array:
+        h = self.conv0.of_doubled(mp_silu(h)) if doubled else self.conv0(mp_silu(h))
         scale = 1.0 + self.modulation(embedding, self.gain[...].astype(jnp.float32))
         h = mp_silu(h * scale.reshape(h.shape[0], *(1,) * (h.ndim - 2), h.shape[-1]))
         return self.conv1(dropout(h, self.rate, keys, self.number))

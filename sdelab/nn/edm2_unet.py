@@ -17,7 +17,7 @@ from sdelab.nn.label_dropout import check_dropout, drop_labels
 from sdelab.nn.layers import check_labels, label_rows
 from sdelab.nn.magnitude_preserving import MPConv, MPFourier, mp_cat, mp_silu, mp_sum
 from sdelab.nn.rematerialisation import run, run_again
-from sdelab.nn.resampling import downsample, upsample
+from sdelab.nn.resampling import downsample
 
 EDM2_SIZES = {
     "XS": {"channels": 128},
@@ -134,7 +134,7 @@ class EDM2UNet(nnx.Module):
             h = self._run(self.decoder[name], h, embedding, keys)
         for level in reversed(range(self.levels)):
             if level < self.levels - 1:
-                h = self._run(self.decoder[f"level{level}_up"], upsample(h), embedding, keys)
+                h = self._run(self.decoder[f"level{level}_up"], h, embedding, keys)
             for i in range(self.count + 1):
                 block = self.decoder[f"level{level}_block{i}"]
                 h = self._run(block, mp_cat(h, skips.pop(), SKIP_BALANCE), embedding, keys)
@@ -154,6 +154,7 @@ class _Block(NamedTuple):
     inputs: int
     outputs: int
     attention: bool
+    up: bool = False
 
 
 def _encoder_plan(widths: list[int], blocks: int, attended: list[bool]) -> list[_Block]:
@@ -172,7 +173,7 @@ def _decoder_plan(widths: list[int], blocks: int, attended: list[bool], skips: l
     plan = [_Block("in0", inputs, inputs, True), _Block("in1", inputs, inputs, False)]
     for level, outputs in reversed(list(enumerate(widths))):
         if level < len(widths) - 1:
-            plan.append(_Block(f"level{level}_up", inputs, inputs, False))
+            plan.append(_Block(f"level{level}_up", inputs, inputs, False, up=True))
         for i in range(blocks + 1):
             plan.append(_Block(f"level{level}_block{i}", inputs + skips.pop(), outputs, attended[level]))
             inputs = outputs
@@ -186,8 +187,10 @@ def _build_blocks(widths: list[int], blocks: int, attended: list[bool], **common
     numbers = itertools.count()
 
     def build(kind: type[EncoderBlock] | type[DecoderBlock], block: _Block) -> nnx.Module:
-        number, attention = next(numbers), block.attention
-        return kind(block.inputs, block.outputs, max(widths), attention=attention, number=number, **common)
+        settings = {"attention": block.attention, "number": next(numbers), **common}
+        if kind is DecoderBlock:
+            settings["up"] = block.up
+        return kind(block.inputs, block.outputs, max(widths), **settings)
 
     plans = ((EncoderBlock, encoder), (DecoderBlock, decoder))
     return [{block.name: build(kind, block) for block in plan} for kind, plan in plans]

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from sdelab._checks import check_count
-from sdelab.nn.convolution import convolve, same
+from sdelab.nn.convolution import convolve, convolve_doubled, same
 
 _EPSILON = 1e-4
 _SILU_RMS = 0.596  # of silu(a), a ~ N(0, 1)
@@ -104,6 +104,10 @@ class MPConv(nnx.Module):
         kernel = self.kernel(gain).astype(self.dtype)
         x = x.astype(self.dtype)
         return x @ kernel if self.dims == 0 else convolve(x, kernel, padding=same(self.size, self.dims))
+
+    def of_doubled(self, x: Float[Array, "batch *space in"]) -> Float[Array, "batch *larger out"]:
+        """The same of `x` with every pixel doubled along each axis."""
+        return convolve_doubled(x.astype(self.dtype), self.kernel().astype(self.dtype))
 
 
 class MPFourier(nnx.Module):
