@@ -14,7 +14,7 @@ from sdelab._typing import PRNGKeys
 from sdelab.nn.attention import attend
 from sdelab.nn.convolution import Conv
 from sdelab.nn.layers import GroupNorm, dropout
-from sdelab.nn.resampling import Taps, convolve_upsampled, upsample
+from sdelab.nn.resampling import Taps, convolve_upsampled, is_plain, upsample
 
 Resample: TypeAlias = Callable[[Array, Taps], Array]
 """`upsample` or `downsample`."""
@@ -113,16 +113,20 @@ class EDMBlock(nnx.Module):
         h = self._first(jax.nn.silu(self.norm0(x)))
         h = jax.nn.silu(self.modulate(self.norm1, h, self.modulation(embedding)))
         h = self.conv1(dropout(h, self.dropout, keys, self.number))
-        shortcut = self._resample(x)
-        if self.skip is not None:
-            shortcut = self.skip(shortcut)
-        h = (h + shortcut) * self.skip_scale
+        h = (h + self._shortcut(x)) * self.skip_scale
         return h if self.attention is None else (h + self.attention(h)) * self.skip_scale
 
     def _first(self, h: Array) -> Array:
         if self.resample is upsample:
             return convolve_upsampled(self.conv0, h, self.taps)
         return self.conv0(self._resample(h))
+
+    def _shortcut(self, x: Array) -> Array:
+        if self.skip is None:
+            return self._resample(x)
+        if self.resample is upsample and is_plain(self.taps):  # the same numbers, of a quarter of the pixels
+            return self._resample(self.skip(x))
+        return self.skip(self._resample(x))
 
     def _resample(self, h: Array) -> Array:
         return h if self.resample is None else self.resample(h, self.taps)
