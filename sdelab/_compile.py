@@ -21,7 +21,7 @@ def jit(function: Program[Result], *, numbers: int = 0) -> Program[Result]:
     first `numbers` arguments Python's floats are arrays too (`as_arrays`). What is returned must be a tree of arrays.
 
     It stands in for `equinox.filter_jit` where a call's own time counts: that one waits for the result, so that a loop in Python
-    cannot run ahead of the device, and takes twice as long for arguments and results. Errors of `equinox.error_if` come up in
+    cannot run ahead of the device, and takes longer for arguments and results. Errors of `equinox.error_if` come up in
     JAX's words and not in Equinox's.
     """
 

@@ -101,8 +101,15 @@ def check_starts_at_prior(times: grids.Grid, sde: AbstractSDE, otherwise: str) -
 
 
 def as_clock(times: np.ndarray, dtype: Any) -> Float[np.ndarray, " steps_plus_1"]:
-    """Times in the state's precision, and never below float32."""
-    return np.asarray(times, np.float64 if dtype == jnp.float64 else np.float32)
+    """Increasing times in the state's precision, and never below float32, where they must still be apart."""
+    clock = np.asarray(times, np.float64 if dtype == jnp.float64 else np.float32)
+    if not (clock[1:] > clock[:-1]).all():
+        where = int(np.argmax(clock[1:] <= clock[:-1]))
+        raise ValueError(
+            f"grid has two times that {clock.dtype} does not tell apart, near {abs(times[where])}; accepted: times further apart, "
+            "or a float64 state under jax.enable_x64."
+        )
+    return clock
 
 
 def plan_steps(

@@ -23,7 +23,7 @@ class GridLoop(diffrax.AbstractAdjoint):
     kept of the steps before it.
 
     Fields: `clock`, the times of the controller, which checks them in the compiled program; read from there, that check is a call
-    back to Python, though it cannot fail, and a program with one is waited for on CPU. `checkpoints`; `above_data`: whether
+    back to Python, and a program with one is waited for on CPU; `as_clock` has made it before. `checkpoints`; `above_data`: whether
     sigma > 0 at the end of the grid, False if that is not known.
 
     Saves the first state, all, or the last, as `SaveAt` says; knows of no events and no dense output.

@@ -1,5 +1,6 @@
 """Each grid has equal steps in the quantity it is named after, by a formula of that quantity, and keeps to its interval."""
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,3 +92,13 @@ def test_kernel_is_needed_and_named(unhooked):
     for name, grid in {"cosine": grids.cosine, "shifted": lambda *a: grids.shifted(*a, shift=1.0)}.items():
         with pytest.raises(TypeError, match=f"grids.{name} needs a process with a kernel"):
             grid(Heat(), 8)
+
+
+@pytest.mark.parametrize("solver", [sdelab.solvers.DDIM(), diffrax.Euler()])
+def test_times_that_the_state_cannot_tell_apart_are_refused(solver):
+    """In float32 two times became one, and a step of length zero; in float64 they are two."""
+    flow, grid = sdelab.ProbabilityFlow(sdelab.VP(), lambda x, t: -x), np.array([1.0, 0.5, 0.5 - 1e-9, 0.1])
+    with pytest.raises(ValueError, match=r"float32 does not tell apart, near 0\.5"):
+        sdelab.sample(None, flow, jnp.ones((2, 3)), solver=solver, grid=grid)
+    with jax.enable_x64(True):
+        assert np.all(np.isfinite(sdelab.sample(None, flow, jnp.ones((2, 3), jnp.float64), solver=solver, grid=grid)))

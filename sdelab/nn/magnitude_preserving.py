@@ -107,7 +107,7 @@ class MPConv(nnx.Module):
 
     def of_doubled(self, x: Float[Array, "batch *space in"]) -> Float[Array, "batch *larger out"]:
         """The same of `x` with every pixel doubled along each axis."""
-        return convolve_doubled(x.astype(self.dtype), self.kernel().astype(self.dtype))
+        return convolve_doubled(x.astype(self.dtype), self.kernel())  # entries are summed in float32
 
 
 class MPFourier(nnx.Module):

@@ -104,6 +104,7 @@ def test_label_and_noise_level_change_the_output_of_their_own_sample(kind):
         assert np.all(np.delete(change, 2) <= 1e-5)
 
 
+@pytest.mark.as_users
 def test_a_negative_label_is_no_label(kind):
     apply, params = randomised(kind, classes=3)
     x, c, _, _ = inputs(kind)
