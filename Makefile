@@ -21,8 +21,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python -m experiments.quickstart --workdir quickstart
 
 test: lint
-	$(BIN)/python -m pytest -m as_users -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m "not as_users" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "slow or not slow" -n 2 --dist loadfile
 
 fast: $(VENV)/.installed-test
 	$(BIN)/python -m pytest

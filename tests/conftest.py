@@ -4,13 +4,9 @@ Most of the suite's time would be LLVM's, which optimises programs that run once
 below XLA's own passes, in the tests and in the programs that they start, and what was compiled in the session is not compiled
 again. Tests marked `as_users` have neither: those of an equality to the bit that users are promised. All of them so:
 `JAX_DISABLE_MOST_OPTIMIZATIONS=false pytest`.
-
-With jaxlib 0.10 XLA's older code generator is used too, which takes half as long; later ones end the process when asked for it. It cannot
-be changed within a process: `pytest -m as_users` has XLA's usual one, and it is so that `make test` runs those tests.
 """
 
 import contextlib
-import importlib.metadata
 import os
 import pathlib
 import tempfile
@@ -38,18 +34,6 @@ CACHE = {
 }
 UNOPTIMISED, CACHED = "jax_disable_most_optimizations", "jax_enable_compilation_cache"
 ALL_AS_USERS = os.environ.get(UNOPTIMISED.upper(), "true").lower() in ("false", "0")
-
-
-OLDER_CODE_GENERATOR = "--xla_cpu_use_fusion_emitters=false"
-
-
-def pytest_configure(config):
-    """Before JAX's first computation, after which XLA looks at its flags no more."""
-    as_users = ALL_AS_USERS or config.getoption("markexpr") == "as_users"
-    if not as_users and importlib.metadata.version("jaxlib").startswith("0.10."):
-        flags = os.environ.get("XLA_FLAGS", "")
-        if OLDER_CODE_GENERATOR.partition("=")[0] not in flags:
-            os.environ["XLA_FLAGS"] = f"{flags} {OLDER_CODE_GENERATOR}".lstrip()
 
 
 def configure(**values):
