@@ -11,7 +11,7 @@ Comparisons, each of medians over rounds in which the two take turns in one sess
   (`points` measures Euler–Maruyama against a plainer loop, which computes its numbers on the way.)
 
 On a CPU, XLA's own kernels are used for sums (`XLA_FLAGS`, unless it names the flag). Left to itself it hands them to YNNPACK: both
-sides of `points` and `solvers` then take many times as long, and it is that library's time, different from process to process, that is compared.
+sides of `points` and `solvers` then take far longer; it is that library's time, which differs from process to process, that counts.
 
 A second call of `sdelab.sample` that compiles anything is an error. The exit status is 1 if a ratio is over its
 limit. The ratios are what counts: seconds depend on the machine and on what else it does.
