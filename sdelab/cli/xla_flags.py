@@ -12,8 +12,8 @@ CHOICES = {"0.10.": "", "0.11.": PRODUCTS_AND_SUMS, "0.12.": PRODUCTS_AND_SUMS}
 def choose_fusions(fusions: str | None = None) -> None:
     """On a CPU XLA hands to YNNPACK only what gains by it, or only `fusions`: `XLA_FLAGS` says so from here on.
 
-    As it comes, jaxlib hands over convolutions, products and sums. The gradient of a convolution in its kernel is then many times
-    slower, and the training step of a U-Net up to twice as slow, so from 0.11 on convolutions stay with XLA. With 0.10
+    As it comes, jaxlib hands over convolutions, products and sums. The training step of a U-Net is then up to twice as slow
+    (experiments/train_step/README.md), so from 0.11 on convolutions stay with XLA. With 0.10
     everything does: what it hands over there can give wrong sums (https://github.com/jax-ml/jax/issues/39103).
     Nothing is changed if the variable names the flag already, or for another jaxlib; other devices do not look at it. To be
     called before JAX's first computation.
