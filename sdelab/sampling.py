@@ -40,6 +40,7 @@ from sdelab.solvers.base import AbstractReverseSolver, GridNumbers
 from sdelab.solvers.diffrax_terms import check_diffrax_solver, check_diffrax_steps, cost, is_adaptive, is_per_sample
 from sdelab.solvers.finish import AbstractFinish, NoFinish
 from sdelab.solvers.noise import AbstractNoise, KeyedNoise, NoNoise, StoredNoise, sample_keys
+from sdelab.solvers.runge_kutta import with_known_numbers
 
 AT_THE_END = diffrax.SaveAt(t1=True)
 ROUND_TRIP_TOLERANCE = 1e-6  # of encode and decode: the least that float32 admits
@@ -247,7 +248,9 @@ def _solve(
         check_diffrax_solver(solver, process)
         check_diffrax_steps(solver, process, plan.controller is None, plan.to_data)
         check_adjoint(plan.adjoint, solver, process)
-        ours, theirs = None, solver
+        ours, theirs = _stepped_by_us(solver, process, plan), solver
+        if ours is not None:
+            theirs, known = None, known_numbers(ours, process, clock)
     numbers, above_data = (None, False) if known is None else known
     solved = _run(process, ours, start, key, clock, noise, theirs, numbers, above_data, plan)
     if throw and theirs is not None and (plan.controller is not None or is_per_sample(theirs)):
@@ -256,6 +259,15 @@ def _solve(
         check_replay(plan.adjoint, info.accepted)
         check_success(solved.success, info.result, info.accepted + info.rejected, plan.max_steps)
     return solved
+
+
+def _stepped_by_us(
+    solver: diffrax.AbstractSolver, process: AbstractReverseProcess, plan: _Plan
+) -> AbstractReverseSolver | None:
+    """On a grid some of diffrax's methods have a faster form; `BacksolveAdjoint` needs an ODE."""
+    if plan.controller is not None or isinstance(plan.adjoint, diffrax.BacksolveAdjoint):
+        return None
+    return with_known_numbers(solver, process)
 
 
 class _Solved(NamedTuple):

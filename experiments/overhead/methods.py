@@ -32,6 +32,8 @@ from experiments.overhead.singlestep import (
     exponential_euler,
     heun,
     heun_in_time,
+    midpoint_in_time,
+    ralston_in_time,
     reverse_diffusion,
     sde_dpm_solver_plus_plus_1,
 )
@@ -75,6 +77,8 @@ METHODS = {
     "Churn(Heun)": Method(Churn(solvers.Heun(), s_churn=40.0), NOISE, churned_heun(40.0), draws=1),
     "diffrax.Euler": Method(diffrax.Euler(), SCORE, euler),
     "diffrax.Heun": Method(diffrax.Heun(), SCORE, heun_in_time),
+    "diffrax.Midpoint": Method(diffrax.Midpoint(), SCORE, midpoint_in_time),
+    "diffrax.Ralston": Method(diffrax.Ralston(), SCORE, ralston_in_time),
     "Heun": Method(solvers.Heun(), NOISE, heun),
     "DDIM": Method(DDIM(), DATA, ddim),
     "DPMSolver2": Method(DPMSolver2(), NOISE, dpm_solver_2),

@@ -51,6 +51,26 @@ def heun_in_time(at: Kernel) -> Staged:
     return staged([(at.t[:-1], up, [down]), (at.t[1:], a, [0.5 * h * rate0 * (1.0 + h * rate1), 0.5 * h * rate1])])
 
 
+def midpoint_in_time(at: Kernel) -> Staged:
+    """The midpoint rule for the probability flow in t."""
+    return _second_order_in_time(at, 0.5)
+
+
+def ralston_in_time(at: Kernel) -> Staged:
+    """Ralston (1962), the method of second order with the least bound on its error."""
+    return _second_order_in_time(at, 2.0 / 3.0)
+
+
+def _second_order_in_time(at: Kernel, fraction: float) -> Staged:
+    """The state and the score at `fraction` of a step by Euler, and the line through both slopes."""
+    h, later = -np.diff(at.t), at.t[:-1] + fraction * np.diff(at.t)
+    rate0, rate1, second = 0.5 * _beta(at.t[:-1]), 0.5 * _beta(later), 0.5 / fraction
+    up, down = 1.0 + fraction * h * rate0, fraction * h * rate0
+    a = 1.0 + h * ((1.0 - second) * rate0 + second * rate1 * up)
+    b0 = h * ((1.0 - second) * rate0 + second * rate1 * down)
+    return staged([(at.t[:-1], up, [down]), (later, a, [b0, second * h * rate1])])
+
+
 def heun(at: Kernel) -> Staged:
     """Karras et al. (2022), algorithm 1, https://arxiv.org/abs/2206.00364, for x and not x / alpha."""
     return _heun(at[:-1], at[1:])
