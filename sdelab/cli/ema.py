@@ -17,7 +17,7 @@ FAR = 0.05
 def run(argv: list[str]) -> int:
     """Makes the average and keeps it in workdir, for `sdelab sample --average=NAME`."""
     values = new_flags()
-    flags.DEFINE_float("sigma_rel", None, "relative width of the average, in (0, 0.28]", flag_values=values)
+    flags.DEFINE_float("sigma_rel", None, "relative width of the average, in (0, 0.288]", flag_values=values)
     flags.DEFINE_integer(
         "step", None, "updates after which it ends (default: those of the last snapshot)", flag_values=values
     )

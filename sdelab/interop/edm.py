@@ -3,6 +3,7 @@
 Karras et al. (2022), https://arxiv.org/abs/2206.00364. Its checkpoints hold a preconditioner whose `model` is the network.
 """
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -92,7 +93,18 @@ def edm_arguments(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         if key not in ARGUMENTS[kind]:
             raise unknown_name(f"argument of {kind}", key, ARGUMENTS[kind])
         ours[ARGUMENTS[kind][key]] = tuple(value) if isinstance(value, list) else value
-    return kind, ours
+    return kind, ours | _attended(NETWORKS[kind], ours)
+
+
+def _attended(network: type[SongUNet] | type[ADM], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """`attention_resolutions` without those that no level has, which ours refuse and the published code passes over."""
+    defaults = inspect.signature(network.__init__).parameters
+    multipliers, wanted = (
+        arguments.get(name, defaults[name].default) for name in ("multipliers", "attention_resolutions")
+    )
+    sides = [arguments.get("image_size", 0) >> level for level in range(len(multipliers))]
+    kept = tuple(side for side in wanted if side in sides)
+    return {} if kept == tuple(wanted) else {"attention_resolutions": kept}
 
 
 def edm_params(state: Mapping[str, np.ndarray], network: SongUNet | ADM | LeadingChannels) -> dict[str, Any]:

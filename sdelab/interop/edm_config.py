@@ -35,8 +35,9 @@ def translate(config: Config, decay: float | None) -> Translation:
     """The arguments of a preconditioner of EDM, with its class as `class_name`, in our words.
 
     The process is EDM's, whichever the network was trained under; its ends are 0.002 and 80, or the network's own where
-    those lie inside. The objective is that of the preconditioner in EDM's training; optimiser and average are those of
-    EDM on CIFAR-10: the checkpoint does not hold them.
+    those lie inside. The objective is that of the preconditioner in EDM's training (EDM's own for iDDPM's, which EDM only
+    sampled); optimiser and average are those of EDM on CIFAR-10, which the checkpoint does not hold: without the ramp-up of the
+    average, which would soon forget the imported one, and without augmentation.
 
     Errors: an unknown class, network or argument, with the closest.
     """

@@ -28,8 +28,8 @@ class ADM(nnx.Module):
 
     Dhariwal and Nichol (2021), section 3, https://arxiv.org/abs/2105.05233, as in Karras et al. (2022),
     https://arxiv.org/abs/2206.00364, `DhariwalUNet` of https://github.com/NVlabs/edm: the embedding scales and shifts
-    the second norm of a block, and the number of heads follows from the channels. The defaults are those of ImageNet
-    at 64 pixels.
+    the second norm of a block, and the number of heads follows from the channels. The defaults are the
+    sizes for ImageNet at 64 pixels, which was trained with `classes=1000` and `dropout=0.1`.
 
     Arguments: `image_channels`; `image_size`, a side, by which `attention_resolutions` name levels (images with other
     sides are taken too); `out_channels`, by default `image_channels` (iDDPM's networks return twice as many: see

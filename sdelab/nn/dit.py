@@ -27,7 +27,8 @@ DIT_SIZES = {
     "L": {"width": 1024, "depth": 24, "heads": 16},
     "XL": {"width": 1152, "depth": 28, "heads": 16},
 }
-"""Arguments of the published sizes: DiT-XL/2 is `DiT(4, patch=2, classes=1000, **DIT_SIZES["XL"], rngs=rngs)`."""
+"""Arguments of the published sizes: DiT-XL/2 is `DiT(4, patch=2, classes=1000, out_channels=8, label_dropout=0.1, noise_scale=1,
+**DIT_SIZES["XL"], rngs=rngs)`."""
 
 _EPSILON = 1e-6
 
@@ -36,7 +37,7 @@ class DiT(nnx.Module):
     r"""Diffusion transformer: patches as tokens, every block modulated by noise level and label (adaLN-Zero).
 
     A block is $h + g_1\,\mathrm{attention}(m_1(h))$, then $h + g_2\,\mathrm{mlp}(m_2(h))$, with
-    $m(h) = (1 + s)\,\mathrm{norm}(h) + b$; gates g, scales s and shifts b are linear in the embedding and start at zero, so
+    $m(h) = (1 + s)\,\mathrm{norm}(h) + b$; gates g, scales s and shifts b are linear in SiLU of the embedding and start at zero, so
     that a block starts as the identity. The last layer starts at zero too. `(batch, *space, image_channels)` to the same
     space, float32 out; any sides that are multiples of the patch's.
     Peebles and Xie (2023), section 3 and table 1, https://arxiv.org/abs/2212.09748.

@@ -1,4 +1,4 @@
-"""Noise level and label of a diffusion transformer, as published."""
+"""Noise level and label of a diffusion transformer."""
 
 import jax
 import jax.numpy as jnp

@@ -20,12 +20,13 @@ from sdelab.nn.rematerialisation import run, run_again
 from sdelab.nn.resampling import downsample
 
 EDM2_SIZES = {
-    "XS": {"channels": 128},
-    "S": {"channels": 192},
-    "M": {"channels": 256},
-    "L": {"channels": 320},
-    "XL": {"channels": 384},
-    "XXL": {"channels": 448},
+    "XXS": {"channels": 64, "dropout": 0.0},
+    "XS": {"channels": 128, "dropout": 0.0},
+    "S": {"channels": 192, "dropout": 0.0},
+    "M": {"channels": 256, "dropout": 0.1},
+    "L": {"channels": 320, "dropout": 0.1},
+    "XL": {"channels": 384, "dropout": 0.1},
+    "XXL": {"channels": 448, "dropout": 0.1},
 }
 """Arguments of the published sizes: EDM2-S for ImageNet-512 is `EDM2UNet(4, 64, classes=1000, **EDM2_SIZES["S"], rngs=rngs)`."""
 
@@ -35,7 +36,7 @@ LABEL_BALANCE = SKIP_BALANCE = 0.5
 class EDM2UNet(nnx.Module):
     r"""The magnitude-preserving U-Net of EDM2, config G; `(batch, *space, image_channels)` to the same shape, float32.
 
-    No norms but a pixel norm in the encoder, no biases but one channel of ones, and every operation of
+    No norms but a pixel norm in the encoder and of queries, keys and values, no biases but one channel of ones, and every operation of
     `sdelab.nn.magnitude_preserving`: activations keep a root mean square of about 1 throughout training. What learns
     a magnitude are the gains, of the embedding in each block and of the output; they start at 0, and so does the
     network. Karras et al. (2024), section 2 and figure 21, https://arxiv.org/abs/2312.02696.

@@ -24,6 +24,7 @@ from sdelab.train.log import read_json_lines as read_json_lines
 from sdelab.train.loop import fit as fit
 from sdelab.train.optimizer import adam as adam
 from sdelab.train.optimizer import clip_by_regularised_norm as clip_by_regularised_norm
+from sdelab.train.optimizer import inverse_sqrt_decay as inverse_sqrt_decay
 from sdelab.train.optimizer import linear_warmup as linear_warmup
 from sdelab.train.placement import AbstractPlacement as AbstractPlacement
 from sdelab.train.placement_mesh import DataParallel as DataParallel

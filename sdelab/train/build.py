@@ -32,6 +32,7 @@ from sdelab.nn import (
     SongUNet,
     UNet,
     as_function,
+    normalize_weights,
 )
 from sdelab.score import (
     DataPrediction,
@@ -58,7 +59,7 @@ from sdelab.train.ema import AbstractDecay, ConstantDecay, HalfLifeDecay, PowerD
 from sdelab.train.ema_snapshots import MAIN, power_widths
 from sdelab.train.forced_normalization import with_forced_normalization
 from sdelab.train.objective import build_loss, with_loss_parameters
-from sdelab.train.optimizer import adam, linear_warmup
+from sdelab.train.optimizer import adam, inverse_sqrt_decay, linear_warmup
 from sdelab.train.run import Run
 from sdelab.train.state import TrainState, init_state
 from sdelab.train.step import Batch, LossFn, TrainStep, identity, make_train_step
@@ -82,7 +83,7 @@ MODELS = {
     "unet": UNet,
 }
 NORMALIZED_MODELS = ("edm2_unet",)
-"""Those whose weights every update ends at unit magnitude: `with_forced_normalization`."""
+"""Those whose weights start at unit magnitude, at which every update ends: `with_forced_normalization`."""
 
 POSITIONS = {"none": NoPositions, "rotary": RotaryPositions, "sin_cos": SinCosPositions}
 """What a transformer knows of where its patches are, by name."""
@@ -109,11 +110,15 @@ OPTIONAL_SECTIONS = ("augment", "averages")
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
-    """Section `optim`: Adam with linear warm-up and a bound on the global norm of the gradient (0: no bound)."""
+    """Section `optim`: Adam with linear warm-up and a bound on the global norm of the gradient (0: no bound).
+
+    `decay_after`: the update from which on the rate falls as the inverse of the square root of their number (0: never).
+    """
 
     batch_size: int = 128
     learning_rate: float = 2e-4
     warmup_steps: int = 5000
+    decay_after: int = 0
     clip_norm: float = 1.0
     b1: float | int = 0.9
     b2: float | int = 0.999
@@ -123,10 +128,10 @@ class Optim:
         check_count(batch_size=self.batch_size)
         check_positive(learning_rate=self.learning_rate, eps=self.eps)
         check_nonnegative(clip_norm=self.clip_norm)
-        if isinstance(self.warmup_steps, bool) or not isinstance(self.warmup_steps, int) or self.warmup_steps < 0:
-            raise ValueError(
-                f"warmup_steps = {self.warmup_steps!r} is not accepted; warmup_steps must be an integer >= 0."
-            )
+        for name in ("warmup_steps", "decay_after"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name} = {value!r} is not accepted; {name} must be an integer >= 0.")
         for name in ("b1", "b2"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value < 1.0:
@@ -253,10 +258,17 @@ def build_optimizer(config: Mapping[str, Any]) -> tuple[optax.GradientTransforma
     optim = construct("optim", Optim, config["optim"])
     clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm > 0 else optax.identity()
     learning_rate = linear_warmup(optim.learning_rate, optim.warmup_steps)
+    if optim.decay_after:
+        learning_rate = inverse_sqrt_decay(learning_rate, optim.decay_after)
     optimizer = adam(learning_rate, b1=float(optim.b1), b2=float(optim.b2), eps=optim.eps, clip=clip)
-    if config["model"].get("name") in NORMALIZED_MODELS:
+    if _is_normalized(config):
         optimizer = with_forced_normalization(optimizer)
     return optimizer, learning_rate
+
+
+def _is_normalized(config: Mapping[str, Any]) -> bool:
+    """Whether it has layers of EDM2, in the network or in the loss: theirs are the leaves that forced normalisation takes."""
+    return config["model"].get("name") in NORMALIZED_MODELS or config["loss"].get("uncertainty") == "edm2"
 
 
 def init_params(config: Mapping[str, Any], event_shape: tuple[int, ...]) -> Any:
@@ -264,7 +276,8 @@ def init_params(config: Mapping[str, Any], event_shape: tuple[int, ...]) -> Any:
 
     def init(key: PRNGKey) -> Any:
         network = as_function(build_model(config, event_shape, key))
-        return with_loss_parameters(config, *network, jax.random.fold_in(key, _LOSS_STREAM))[1]
+        params = with_loss_parameters(config, *network, jax.random.fold_in(key, _LOSS_STREAM))[1]
+        return normalize_weights(params) if _is_normalized(config) else params
 
     return jax.jit(init)(jax.random.fold_in(jax.random.key(config["seed"]), 0))
 

@@ -96,7 +96,7 @@ class PowerDecay(AbstractDecay):
     The profile keeps its shape as training goes on: its standard deviation is `sigma_rel` times its length. Any other can be
     made of stored ones: `sdelab.train.ema_posthoc`. Karras et al. (2024), section 3.1, https://arxiv.org/abs/2312.02696.
 
-    Fields: `sigma_rel` in (0, 0.28]; the published pair is 0.05 and 0.10.
+    Fields: `sigma_rel` in (0, 0.288]; the published pair is 0.05 and 0.10.
     """
 
     sigma_rel: float

@@ -20,8 +20,10 @@ Profile: TypeAlias = tuple[float, int]
 def coefficients(stored: Sequence[Profile], wanted: Profile) -> tuple[Float[np.ndarray, " stored"], float]:
     r"""The least-squares coefficients $x$ of the stored profiles, and what is left, $\lVert \sum_i x_i p_i - p \rVert / \lVert p \rVert$.
 
-    The minimum of $\lVert \sum_i x_i p_i - p \rVert^2$, by the pseudo-inverse of the matrix of inner products in float64:
-    many stored profiles are nearly dependent. Karras et al. (2024), section 3.2 and algorithm 3.
+    The minimum of $\lVert \sum_i x_i p_i - p \rVert^2$, by the pseudo-inverse of the matrix of inner products in float64, since
+    many stored profiles are nearly dependent; then divided by their sum, so that what does not change in training, such as the
+    frequencies of an embedding, is its own average. Karras et al. (2024), section 3.2, and `solve_posthoc_coefficients` of
+    https://github.com/NVlabs/edm2.
     Errors: no stored profile; one of another step than a positive one.
     """
     if not stored:
@@ -30,8 +32,11 @@ def coefficients(stored: Sequence[Profile], wanted: Profile) -> tuple[Float[np.n
     norms = np.sqrt([inner(p, p) for p in profiles])
     gram = np.array([[inner(a, b) for b in profiles] for a in profiles]) / np.outer(norms, norms)
     solution = np.linalg.lstsq(gram[:-1, :-1], gram[:-1, -1], rcond=1e-13)[0]
-    left = 1.0 - 2.0 * solution @ gram[:-1, -1] + solution @ gram[:-1, :-1] @ solution
-    return solution * norms[-1] / norms[:-1], float(np.sqrt(max(left, 0.0)))
+    solution *= norms[-1] / norms[:-1]
+    solution /= solution.sum()
+    scaled = solution * norms[:-1] / norms[-1]
+    left = 1.0 - 2.0 * scaled @ gram[:-1, -1] + scaled @ gram[:-1, :-1] @ scaled
+    return solution, float(np.sqrt(max(left, 0.0)))
 
 
 def inner(a: tuple[float, int], b: tuple[float, int]) -> float:

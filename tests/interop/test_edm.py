@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sdelab.interop.edm import edm_network, edm_params
+from sdelab.interop.edm import edm_arguments, edm_network, edm_params
 from sdelab.nn import ADM, LeadingChannels, SongUNet
 from tests.nn.edm_cases import load
 
@@ -16,6 +16,18 @@ def published():
     _, state, meta = load("edm_EDMPrecond_SongUNet_ncsnpp")
     config = {"class_name": "EDMPrecond", **meta["config"]}
     return state, nnx.eval_shape(lambda: edm_network(config, rngs=nnx.Rngs(params=0)))
+
+
+def test_attention_at_a_resolution_that_is_not_there_is_none():
+    """The published class attends at 16 by default, and passes over it where no level has that resolution."""
+    config = {"class_name": "EDMPrecond", **SMALL, "channel_mult": [1, 1], "attn_resolutions": [16, 4]}
+    _, arguments = edm_arguments(config)
+    assert arguments["attention_resolutions"] == (4,)
+    del config["attn_resolutions"]
+    network = nnx.eval_shape(lambda: edm_network({**config, "model_type": "SongUNet"}, rngs=nnx.Rngs(params=0)))
+    blocks = [path for path, _ in nnx.to_flat_state(nnx.state(network)) if "encoder" in path]
+    assert blocks
+    assert not any("attention" in path for path in blocks)
 
 
 def test_the_network_alone_and_its_preconditioner_give_the_same(published):

@@ -87,7 +87,7 @@ def test_more_snapshots_bring_the_profile_closer():
     for count in (5, 10, 20, 40):
         stored = [(width, 1000 * k // count) for k in range(1, count + 1) for width in (0.05, 0.1)]
         factors, residual = coefficients(stored, (0.15, 1000))
-        np.testing.assert_allclose(factors.sum(), 1.0, atol=2 * residual)
+        np.testing.assert_allclose(factors.sum(), 1.0, rtol=1e-12)  # an untrained constant is its own average
         residuals.append(residual)
     assert all(finer < 0.5 * coarser for coarser, finer in itertools.pairwise(residuals))
     with pytest.raises(ValueError, match="at least one stored profile"):

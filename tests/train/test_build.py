@@ -61,10 +61,34 @@ def test_updates_of_edm2_s_network_end_at_unit_magnitude():
     )
     with jax.numpy_dtype_promotion("standard"):
         updates, _ = experiment.optimizer.update(grads, experiment.optimizer.init(params), params)
-    for path, leaf in jax.tree.leaves_with_path(optax.apply_updates(params, updates)):
-        if path[-1].key == "weight":
-            each = np.asarray(leaf, np.float64).reshape(-1, leaf.shape[-1])
-            np.testing.assert_allclose(np.sqrt(np.mean(each**2, axis=0)), 1.0, rtol=1e-3)
+    assert_at_unit_magnitude(optax.apply_updates(params, updates))
+
+
+def assert_at_unit_magnitude(params):
+    weights = [leaf for path, leaf in jax.tree.leaves_with_path(params) if path[-1].key == "weight"]
+    assert weights
+    for leaf in weights:
+        each = np.asarray(leaf, np.float64).reshape(-1, leaf.shape[-1])
+        np.testing.assert_allclose(np.sqrt(np.mean(each**2, axis=0)), 1.0, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_learned_uncertainty_is_at_unit_magnitude_beside_any_network():
+    """At the start, and after an update."""
+    config = digits(loss__uncertainty="edm2")
+    params, optimizer = init_params(config, (8, 8, 1)), build(config).optimizer
+    assert_at_unit_magnitude(params)
+    grads = jax.tree.map(lambda p: jnp.cos(7.0 * p), params)
+    with jax.numpy_dtype_promotion("standard"):
+        updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
+    assert_at_unit_magnitude(optax.apply_updates(params, updates))
+
+
+def test_the_rate_falls_where_it_is_told_to():
+    rate = build(digits(optim__warmup_steps=2, optim__decay_after=100)).learning_rate
+    np.testing.assert_allclose(rate(400) / rate(100), 0.5, rtol=1e-6)
+    with pytest.raises(ValueError, match="decay_after = -1 is not accepted"):
+        build(digits(optim__decay_after=-1))
 
 
 def test_fields_of_the_process_are_the_config_s():

@@ -14,6 +14,7 @@ from sdelab.train import (
     adam,
     clip_by_regularised_norm,
     init_state,
+    inverse_sqrt_decay,
     linear_warmup,
     make_train_step,
 )
@@ -72,6 +73,16 @@ def test_the_first_learning_rate_is_zero_and_the_last_is_constant():
     assert linear_warmup(1e-3, 0)(0) == np.float32(1e-3)
 
 
+def test_the_rate_of_edm2_falls_as_the_inverse_square_root():
+    """As `learning_rate_schedule` of the published code has it, in images: ramp-up, then the reference number of batches."""
+    batch, ramp_up, reference, rate = 2048, 10_000_384, 70_000, 0.0100
+    schedule = inverse_sqrt_decay(linear_warmup(rate, ramp_up // batch), reference)
+    for step in (0, 100, ramp_up // batch, 69_999, 70_000, 280_000, 10**6):
+        images = step * batch
+        expected = rate / np.sqrt(max(images / (reference * batch), 1.0)) * min(images / ramp_up, 1.0)
+        np.testing.assert_allclose(float(schedule(step)), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("max_norm", [0.5, 50.0])
 def test_the_regularised_clip_is_the_formula(max_norm):
     grads = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([[4.0]])}  # norm 5
@@ -88,6 +99,7 @@ def test_the_regularised_clip_is_the_formula(max_norm):
         (lambda: WarmupDecay(float("nan")), "decay = nan"),
         (lambda: linear_warmup(0.0, 5), "learning_rate = 0.0"),
         (lambda: linear_warmup(1e-3, -1), "warmup_steps = -1"),
+        (lambda: inverse_sqrt_decay(linear_warmup(1.0, 1), 0), "decay_after = 0"),
         (lambda: clip_by_regularised_norm(0.0), "max_norm = 0.0"),
     ],
 )
