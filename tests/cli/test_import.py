@@ -114,8 +114,9 @@ def test_an_imported_run_is_evaluated(folder, capsys, tmp_path, monkeypatch):
     dataset = Dataset("images", values[:48], values[48:], GreyLevels(256))
     monkeypatch.setitem(registry.LOADERS, "images", lambda: dataset)
     code, out, _ = sdelab_command(
-        capsys, "import", "--from=edm", folder / "network.pkl", "--workdir", tmp_path / "run", "--data=images"
-    )
+        capsys, "import", "--from=score_sde_torch", folder / "checkpoint_8.pth", "--config", folder / "config.py",
+        "--set=training.sde=vpsde", "--workdir", tmp_path / "run", "--data=images",
+    )  # fmt: skip
     assert code == 0
     assert "images" in out
     code, out, _ = sdelab_command(
