@@ -101,7 +101,7 @@ def look(path, *names):
         experiment = build({**config, "run": {"steps": 1, "placement": name}})
         placement, dataset = build_placement(experiment.run, 32), experiment.dataset
         params = placement.maker(lambda shape=dataset.event_shape: jax.tree.map(_shaken, init_params(config, shape)))()
-        settings = {"seed": 0, "at_once": 32 // placement.shares}
+        settings = {"seed": 0, "at_once": 512 // placement.shares}
         samples = SampleGrid(experiment.score, dataset.event_shape, classes=2, **settings)
         losses = LossByTime(experiment.score, dataset, weighting=SigmaSquared(), conditional=True, **settings)
         arrays |= {f"{name} samples": samples(params), f"{name} losses": losses(params)}
