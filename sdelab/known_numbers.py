@@ -34,7 +34,8 @@ def known_numbers(
     It is one for a `ReverseSDE` or a `ProbabilityFlow` of which, but for its score and condition, every number is a Python
     number, and so are the solver's. The log-SNR's inverse, on which inner times hang, is a bisection: with few samples it takes
     longer than the steps. Where there are arrays, on a device or traced (a gradient with respect to `beta_max`), in a process of
-    another class, or if the solver's `numbers` ask for the score or the condition, the solve computes them itself.
+    another class, or if the solver's `numbers` ask for the score or the condition, the solve computes them itself; so it does for a
+    process whose functions close over a traced number.
     """
     stochasticity = process.stochasticity if isinstance(process, ReverseSDE) else None
     leaves, structure = jax.tree.flatten((solver, process.sde, stochasticity))
@@ -47,6 +48,8 @@ def known_numbers(
     asked.parts = solver, process.sde, stochasticity, clock
     try:
         return _known_once(asked)
+    except jax.errors.UnexpectedTracerError:  # which is not kept
+        return None
     finally:
         del asked.parts  # the key is kept, and would keep them
 

@@ -38,7 +38,7 @@ from sdelab.known_numbers import known_numbers
 from sdelab.reverse import AbstractReverseProcess, ProbabilityFlow, ends_at_data
 from sdelab.solvers.base import AbstractReverseSolver, GridNumbers
 from sdelab.solvers.diffrax_terms import check_diffrax_solver, check_diffrax_steps, cost, is_adaptive, is_per_sample
-from sdelab.solvers.finish import AbstractFinish, NoFinish
+from sdelab.solvers.finish import AbstractFinish, NoFinish, NoiselessPredictor
 from sdelab.solvers.noise import AbstractNoise, KeyedNoise, NoNoise, StoredNoise, sample_keys
 from sdelab.solvers.runge_kutta import with_known_numbers
 
@@ -264,8 +264,9 @@ def _solve(
 def _stepped_by_us(
     solver: diffrax.AbstractSolver, process: AbstractReverseProcess, plan: _Plan
 ) -> AbstractReverseSolver | None:
-    """On a grid some of diffrax's methods have a faster form; `BacksolveAdjoint` needs an ODE."""
-    if plan.controller is not None or isinstance(plan.adjoint, diffrax.BacksolveAdjoint):
+    """On a grid some of diffrax's methods have a faster form; `BacksolveAdjoint` needs an ODE, `NoiselessPredictor` refuses both."""
+    others = isinstance(plan.adjoint, diffrax.BacksolveAdjoint) or isinstance(plan.finish, NoiselessPredictor)
+    if plan.controller is not None or others:
         return None
     return with_known_numbers(solver, process)
 

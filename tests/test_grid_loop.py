@@ -66,6 +66,17 @@ def test_states_and_gradients_are_those_of_diffrax(name, grid):
         assert np.all(np.abs(found[0]) > 0.0)
 
 
+@pytest.mark.parametrize(("name", "where"), sorted(QUICK))
+def test_so_are_the_states_where_the_numbers_of_the_grid_are_known_beforehand(name, where):
+    with jax.enable_x64(True):
+        x_T, process = jnp.asarray([[0.4, -1.0]]), reverse_process(name, sdelab.VP())
+        found, expected = (
+            sdelab.trajectory(None, process, x_T, solver=solver_of(name), grid=GRIDS[where], adjoint=adjoint)[1]
+            for adjoint in (diffrax.RecursiveCheckpointAdjoint(), BY_DIFFRAX)
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-13)
+
+
 @pytest.mark.parametrize("name", ["Heun()", "DPMSolver3()", "UniPC(order=3)", "DEIS(order=4)"])
 def test_no_branch_is_left_in_the_program(name):
     """Above the data. A grid that ends there keeps the one of a singlestep method, and none of a multistep method's start."""

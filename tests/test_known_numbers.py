@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,6 +65,20 @@ def test_another_process_grid_or_solver_has_others(solver):
 def test_nothing_is_kept_of_arrays():
     assert known_numbers(solvers.DDIM(), flow(sdelab.VP(beta_max=jnp.asarray(20.0))), CLOCK) is None
     assert known_numbers(solvers.DDIM(), flow(sdelab.VP()), CLOCK) is not None
+
+
+@pytest.mark.parametrize("solver", [solvers.DDIM(), diffrax.Heun()], ids=lambda s: type(s).__name__)
+def test_a_function_that_closes_over_a_traced_number_is_differentiated(solver):
+    """A schedule without leaves, of which nothing tells that it is no constant; against a difference quotient."""
+    with jax.enable_x64(True):
+
+        def loss(rate):
+            sde = sdelab.FromSchedule(lambda t: jnp.exp(-rate * t), lambda t: jnp.sqrt(-jnp.expm1(-2.0 * rate * t)))
+            process = sdelab.ProbabilityFlow(sde, lambda x, t: -3.0 * x)
+            return jnp.sum(sdelab.sample(None, process, jnp.ones((1, 2)), solver=solver, grid=GRID))
+
+        h = 1e-6
+        np.testing.assert_allclose(jax.grad(loss)(1.0), (loss(1.0 + h) - loss(1.0 - h)) / (2.0 * h), rtol=1e-6)
 
 
 def test_precision_is_part_of_the_question():

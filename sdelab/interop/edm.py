@@ -71,6 +71,7 @@ def edm_network(config: Mapping[str, Any], *, rngs: nnx.Rngs, **settings: Any) -
     """
     kind, ours = edm_arguments(config)
     ours |= settings
+    ours |= _attended(NETWORKS[kind], ours)
     if config["class_name"] != "iDDPMPrecond":
         return NETWORKS[kind](**ours, rngs=rngs)
     return LeadingChannels(
@@ -99,10 +100,12 @@ def edm_arguments(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 def _attended(network: type[SongUNet] | type[ADM], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """`attention_resolutions` without those that no level has, which ours refuse and the published code passes over."""
     defaults = inspect.signature(network.__init__).parameters
+    if "image_size" not in arguments:
+        return {}
     multipliers, wanted = (
         arguments.get(name, defaults[name].default) for name in ("multipliers", "attention_resolutions")
     )
-    sides = [arguments.get("image_size", 0) >> level for level in range(len(multipliers))]
+    sides = [arguments["image_size"] >> level for level in range(len(multipliers))]
     kept = tuple(side for side in wanted if side in sides)
     return {} if kept == tuple(wanted) else {"attention_resolutions": kept}
 

@@ -41,8 +41,9 @@ class EDM2UNet(nnx.Module):
     a magnitude are the gains, of the embedding in each block and of the output; they start at 0, and so does the
     network. Karras et al. (2024), section 2 and figure 21, https://arxiv.org/abs/2312.02696.
 
-    It is trained with forced weight normalisation, `sdelab.nn.normalize_weights` after every update, on a `c_noise` of
-    $\tfrac14 \log\sigma$, as `sdelab.score.EDMPreconditioner` has it, and an input of unit variance.
+    It is trained with forced weight normalisation, `sdelab.nn.normalize_weights` after every update, a learning rate that falls,
+    `sdelab.train.inverse_sqrt_decay`, on a `c_noise` of $\tfrac14 \log\sigma$, as `sdelab.score.EDMPreconditioner` has it, and
+    an input of unit variance.
 
     Arguments: `image_channels`; `image_size`, the side at which `attention_resolutions` are counted (any sides that
     the levels can halve are accepted); `channels`, and `multipliers` of them at each resolution;

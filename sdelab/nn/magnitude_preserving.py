@@ -139,7 +139,7 @@ def normalize_weight(weight: Float[Array, "*size in out"]) -> Float[Array, "*siz
 def normalize_weights(params: Any) -> Any:
     """Forced weight normalisation: the parameters with every weight of an `MPConv` at root mean square 1.
 
-    The network's function stays as it is. The trainer applies it after initialisation and after every update, so that
+    The network's function stays as it is. To be applied once after initialisation and after every update, as the trainer does, so that
     the learning rate is the size of a step on the sphere and nothing else. `params` is the nested dict of
     `sdelab.nn.as_function`; weights are the leaves named `weight`. Karras et al. (2024), config E and eq. 66.
     """

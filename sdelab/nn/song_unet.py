@@ -29,7 +29,7 @@ class SongUNet(nnx.Module):
 
     Karras et al. (2022), https://arxiv.org/abs/2206.00364, `SongUNet` of https://github.com/NVlabs/edm, after
     Song et al. (2021), appendix H, https://arxiv.org/abs/2011.13456. The defaults are DDPM++, without
-    its dropout (0.1; 0.13 in EDM's training); NCSN++ is
+    its dropout (0.1; 0.13 in EDM's training on CIFAR-10); NCSN++ is
     `embedding="fourier"`, `encoder="residual"`, `fir=(1, 3, 3, 1)`, `noise_multiplier=2`. EDM's own training takes
     the `multipliers` (2, 2, 2).
 

@@ -54,7 +54,8 @@ class AbstractSDE(eqx.Module):
 class AbstractAffineSDE(AbstractSDE):
     r"""A process whose kernel is $p(x_t \mid x_0) = N(\alpha(t) x_0, \sigma(t)^2 I)$.
 
-    An author defines `drift`, `diffusion`, `alpha`, `sigma` and `prior_std`; everything else follows from them.
+    An author defines `drift`, `diffusion`, `alpha`, `sigma` and `prior_std`; everything else follows from them, solvers that take
+    the drift to be its value at x = 1 times x included. A drift with other terms belongs in an `AbstractSDE`.
     `sdelab.testing.check_sde` says whether they belong together.
     """
 

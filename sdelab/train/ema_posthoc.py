@@ -2,7 +2,7 @@ r"""Averages of a profile that was not kept, made of stored ones. Karras et al. 
 
 An average with a power function as its profile, taken after t updates, is $\int p_{\gamma,t}(\tau)\,\theta(\tau)\,d\tau$ with
 $p_{\gamma,t}(\tau) = \frac{\gamma + 1}{t} (\tau / t)^\gamma$ on $[0, t]$. Averages are linear in their profiles: the coefficients that
-bring a sum of stored profiles closest to another profile make of the stored averages the other average.
+bring a sum of stored profiles closest to another profile, scaled to the sum 1, make of the stored averages the other average.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def coefficients(stored: Sequence[Profile], wanted: Profile) -> tuple[Float[np.n
     many stored profiles are nearly dependent; then divided by their sum, so that what does not change in training, such as the
     frequencies of an embedding, is its own average. Karras et al. (2024), section 3.2, and `solve_posthoc_coefficients` of
     https://github.com/NVlabs/edm2.
-    Errors: no stored profile; one of another step than a positive one.
+    Errors: no stored profile; one of another step than a positive one; one so far from the stored ones that nothing of them is in it.
     """
     if not stored:
         raise ValueError("stored = () is not accepted; accepted: at least one stored profile.")
@@ -33,6 +33,8 @@ def coefficients(stored: Sequence[Profile], wanted: Profile) -> tuple[Float[np.n
     gram = np.array([[inner(a, b) for b in profiles] for a in profiles]) / np.outer(norms, norms)
     solution = np.linalg.lstsq(gram[:-1, :-1], gram[:-1, -1], rcond=1e-13)[0]
     solution *= norms[-1] / norms[:-1]
+    if not solution.sum() > 0.0:
+        raise ValueError(f"wanted = {wanted} is not accepted; accepted: a profile that overlaps with the stored ones.")
     solution /= solution.sum()
     scaled = solution * norms[:-1] / norms[-1]
     left = 1.0 - 2.0 * scaled @ gram[:-1, -1] + scaled @ gram[:-1, :-1] @ scaled

@@ -7,7 +7,7 @@ from sdelab.nn import normalize_weights
 
 
 def with_forced_normalization(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`optimizer`, after whose every update the weights of an `EDM2UNet` are at unit magnitude again.
+    """`optimizer`, after whose every update the weights of EDM2's layers, `MPConv`, are at unit magnitude again.
 
     `sdelab.nn.normalize_weights` of the updated parameters, as an update. The published code normalises at the next
     forward pass instead: the network's function is the same, and the averages differ in what an update adds to a

@@ -92,6 +92,8 @@ def test_more_snapshots_bring_the_profile_closer():
     assert all(finer < 0.5 * coarser for coarser, finer in itertools.pairwise(residuals))
     with pytest.raises(ValueError, match="at least one stored profile"):
         coefficients([], (0.1, 10))
+    with pytest.raises(ValueError, match=r"wanted = \(0.001, 100\) .* overlaps"):
+        coefficients([(0.05, 10), (0.1, 10)], (0.001, 100))
 
 
 AVERAGES = {

@@ -52,7 +52,7 @@ def test_positions_of_a_transformer_have_names():
 
 
 @pytest.mark.slow
-def test_updates_of_edm2_s_network_end_at_unit_magnitude():
+def test_edm2_s_network_starts_and_updates_end_at_unit_magnitude():
     experiment = build(digits(model={"name": "edm2_unet", **MODELS["edm2_unet"]}))
     rng = np.random.default_rng(0)
     params, grads = (
@@ -62,6 +62,7 @@ def test_updates_of_edm2_s_network_end_at_unit_magnitude():
     with jax.numpy_dtype_promotion("standard"):
         updates, _ = experiment.optimizer.update(grads, experiment.optimizer.init(params), params)
     assert_at_unit_magnitude(optax.apply_updates(params, updates))
+    assert_at_unit_magnitude(init_params(digits(model={"name": "edm2_unet", **MODELS["edm2_unet"]}), (8, 8, 1)))
 
 
 def assert_at_unit_magnitude(params):
