@@ -70,8 +70,7 @@ def edm_network(config: Mapping[str, Any], *, rngs: nnx.Rngs, **settings: Any) -
     Errors: an unknown class, network or argument.
     """
     kind, ours = edm_arguments(config)
-    ours |= settings
-    ours |= _attended(NETWORKS[kind], ours)
+    ours |= _attended(NETWORKS[kind], ours | settings) | settings
     if config["class_name"] != "iDDPMPrecond":
         return NETWORKS[kind](**ours, rngs=rngs)
     return LeadingChannels(

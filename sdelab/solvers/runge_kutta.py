@@ -58,7 +58,8 @@ class RungeKutta(AbstractReverseSolver):
 
     $k_i = h\,[-f_i y_i + \tfrac12 g_i^2 s(y_i, t_i)]$, $\quad y_i = x_0 + \sum_{j < i} a_{ij} k_j$, $\quad x_1 = x_0 + \sum_i b_i k_i$.
 
-    It is `method` of diffrax to rounding, with as many evaluations. Fields: `method`, a key of `TABLEAUS`.
+    It is `method` of diffrax to rounding, with as many evaluations. Hairer, Nørsett and Wanner (1993), Solving Ordinary
+    Differential Equations I, section II.1. Fields: `method`, a key of `TABLEAUS`.
     """
 
     method: type[diffrax.AbstractSolver] = eqx.field(static=True)
@@ -88,9 +89,6 @@ class RungeKutta(AbstractReverseSolver):
             scores.append(process.evaluate(y, t))
             y = state(x, scores)
         return Step(y, y)
-
-    def claimed_order(self) -> int | None:
-        return self.method().order(diffrax.ODETerm(lambda t, y, args: y))
 
     def evaluations(self, steps: int, to_data: bool) -> int:
         return len(self.tableau.c) * steps

@@ -29,9 +29,9 @@ def linear_warmup(learning_rate: float, warmup_steps: int) -> optax.Schedule:
 def inverse_sqrt_decay(schedule: optax.Schedule, decay_after: int) -> optax.Schedule:
     r"""$\eta_k / \sqrt{\max(k / k_{ref}, 1)}$ of the rate $\eta_k$ of `schedule`, with $k_{ref}$ = `decay_after` > 0.
 
-    With forced weight normalisation a constant rate would not lead anywhere: nothing else makes the steps smaller. Karras et al.
-    (2024), https://arxiv.org/abs/2312.02696, `learning_rate_schedule` of https://github.com/NVlabs/edm2, where
-    70 000 batches of 2 048 images are published for ImageNet-512, and 35 000 for ImageNet-64.
+    Under forced weight normalisation nothing else makes the steps smaller. Karras et al. (2024),
+    https://arxiv.org/abs/2312.02696, `learning_rate_schedule` of https://github.com/NVlabs/edm2, where 70 000 batches of 2 048 images
+    are published for ImageNet-512, and 35 000 for ImageNet-64. Errors: `decay_after` <= 0.
     """
     check_positive(decay_after=decay_after)
 

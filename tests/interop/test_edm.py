@@ -23,11 +23,17 @@ def test_attention_at_a_resolution_that_is_not_there_is_none():
     config = {"class_name": "EDMPrecond", **SMALL, "channel_mult": [1, 1], "attn_resolutions": [16, 4]}
     _, arguments = edm_arguments(config)
     assert arguments["attention_resolutions"] == (4,)
+    config["model_type"] = "SongUNet"
+
+    def attends(config, **settings):
+        network = nnx.eval_shape(lambda: edm_network(config, rngs=nnx.Rngs(params=0), **settings))
+        return any("encoder" in path and "attention" in path for path, _ in nnx.to_flat_state(nnx.state(network)))
+
+    assert attends(config)
     del config["attn_resolutions"]
-    network = nnx.eval_shape(lambda: edm_network({**config, "model_type": "SongUNet"}, rngs=nnx.Rngs(params=0)))
-    blocks = [path for path, _ in nnx.to_flat_state(nnx.state(network)) if "encoder" in path]
-    assert blocks
-    assert not any("attention" in path for path in blocks)
+    assert not attends(config)
+    with pytest.raises(ValueError, match=r"attention_resolutions = \(7,\)"):  # what is asked of ours is not passed over
+        attends(config, attention_resolutions=(7,))
 
 
 def test_the_network_alone_and_its_preconditioner_give_the_same(published):
