@@ -1,12 +1,13 @@
 """Compilation for functions that are called often and must cost little beyond what they compute."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr
 from jaxtyping import Array
 
 T = TypeVar("T")
@@ -49,6 +50,23 @@ def jit(function: Program[Result], *, numbers: int = 0) -> Program[Result]:
     call.__name__, call.__qualname__, call.__doc__ = function.__name__, function.__qualname__, function.__doc__
     call.__wrapped__ = function  # pyright: ignore[reportFunctionMemberAccess]
     return call
+
+
+def operations(function: Callable[..., Any], *arguments: Any) -> int:
+    """How many operations there are to compile in `function(*arguments)`: it is traced, and nothing is computed."""
+    return _operations(jax.make_jaxpr(function)(*arguments))
+
+
+def _operations(jaxpr: ClosedJaxpr | Jaxpr) -> int:
+    return sum(1 + sum(map(_operations, jaxprs_in(equation.params))) for equation in jaxpr.eqns)
+
+
+def jaxprs_in(params: dict[str, Any]) -> Iterator[ClosedJaxpr | Jaxpr]:
+    """The functions that are parameters of an operation: bodies of loops, branches, what is jitted."""
+    for value in params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(item, (ClosedJaxpr, Jaxpr)):
+                yield item
 
 
 def as_arrays(tree: T) -> T:

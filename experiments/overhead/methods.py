@@ -16,6 +16,7 @@ from experiments.overhead.multistep import (
     uni_pc,
 )
 from experiments.overhead.rivals import DATA, NOISE, SCORE, Method, Prediction
+from experiments.overhead.runge_kutta import runge_kutta, runge_kutta_with_noise, stochastic_runge_kutta
 from experiments.overhead.singlestep import (
     ancestral,
     ancestral_ddpm,
@@ -75,10 +76,22 @@ METHODS = {
     "SDEDPMSolverPlusPlus1": Method(SDEDPMSolverPlusPlus1(), DATA, sde_dpm_solver_plus_plus_1, draws=1),
     "SDEDPMSolverPlusPlus2M": Method(SDEDPMSolverPlusPlus2M(), DATA, sde_dpm_solver_plus_plus_2m, draws=1),
     "Churn(Heun)": Method(Churn(solvers.Heun(), s_churn=40.0), NOISE, churned_heun(40.0), draws=1),
+    "diffrax.Euler, SDE": Method(diffrax.Euler(), SCORE, euler_maruyama, draws=1),
+    "diffrax.EulerHeun": Method(diffrax.EulerHeun(), SCORE, euler_maruyama, draws=1),
+    "diffrax.Heun, SDE": Method(diffrax.Heun(), SCORE, runge_kutta_with_noise(diffrax.Heun), draws=1),
+    "diffrax.SEA": Method(diffrax.SEA(), SCORE, stochastic_runge_kutta(diffrax.SEA), draws=2),
+    "diffrax.ShARK": Method(diffrax.ShARK(), SCORE, stochastic_runge_kutta(diffrax.ShARK), draws=2),
+    "diffrax.SRA1": Method(diffrax.SRA1(), SCORE, stochastic_runge_kutta(diffrax.SRA1), draws=2),
+    "diffrax.SPaRK": Method(diffrax.SPaRK(), SCORE, stochastic_runge_kutta(diffrax.SPaRK), draws=2),
+    "diffrax.SlowRK": Method(diffrax.SlowRK(), SCORE, stochastic_runge_kutta(diffrax.SlowRK), draws=2),
     "diffrax.Euler": Method(diffrax.Euler(), SCORE, euler),
     "diffrax.Heun": Method(diffrax.Heun(), SCORE, heun_in_time),
     "diffrax.Midpoint": Method(diffrax.Midpoint(), SCORE, midpoint_in_time),
     "diffrax.Ralston": Method(diffrax.Ralston(), SCORE, ralston_in_time),
+    "diffrax.Bosh3": Method(diffrax.Bosh3(), SCORE, runge_kutta(diffrax.Bosh3)),
+    "diffrax.Tsit5": Method(diffrax.Tsit5(), SCORE, runge_kutta(diffrax.Tsit5)),
+    "diffrax.Dopri5": Method(diffrax.Dopri5(), SCORE, runge_kutta(diffrax.Dopri5)),
+    "diffrax.Dopri8": Method(diffrax.Dopri8(), SCORE, runge_kutta(diffrax.Dopri8)),
     "Heun": Method(solvers.Heun(), NOISE, heun),
     "DDIM": Method(DDIM(), DATA, ddim),
     "DPMSolver2": Method(DPMSolver2(), NOISE, dpm_solver_2),

@@ -52,7 +52,8 @@ def kernel_at_level(level: np.ndarray) -> Kernel:
 class Staged(NamedTuple):
     r"""Stages $y_{s+1} = a_s x + \sum_{j \le s} b_{sj} m_j$ from the predictions $m_j$ at $(y_j, t_j)$, then noise of size `std`.
 
-    With `lift` the noise comes first, $x \to \mathrm{lift}\,x + \mathrm{std}\,z$.
+    With `lift` the noise comes first, $x \to \mathrm{lift}\,x + \mathrm{std}\,z$. With `noises` the same normal arrays are in every stage:
+    `first` has their weights in $y_0$, if they are there, and `noises[s]` those in $y_{s+1}$.
     """
 
     t: np.ndarray
@@ -60,6 +61,8 @@ class Staged(NamedTuple):
     b: np.ndarray
     std: np.ndarray | None = None
     lift: np.ndarray | None = None
+    first: np.ndarray | None = None
+    noises: np.ndarray | None = None
 
 
 class Multistep(NamedTuple):
@@ -110,13 +113,19 @@ def stages_step(prediction: Prediction, score: Any, x: jax.Array, now: Staged, d
     """A single step of one stage or more."""
     if now.lift is not None and now.std is not None:
         x = jnp.asarray(now.lift * x + now.std * draw())
-    predictions, y = [], x
+    z = [] if now.noises is None else [draw() for _ in range(now.noises.shape[1])]
+    predictions, y = [], x if now.first is None else _plus(x, now.first, z)
     for s in range(now.t.shape[0]):
         predictions.append(prediction(score, y, now.t[s]))
-        y = now.a[s] * x
-        for j, m in enumerate(predictions):
-            y = y + now.b[s, j] * m
+        y = _plus(now.a[s] * x, now.b[s], predictions)
+        y = y if now.noises is None else _plus(y, now.noises[s], z)
     return y if now.std is None or now.lift is not None else y + now.std * draw()
+
+
+def _plus(y: jax.Array, weights: Any, values: list[jax.Array]) -> jax.Array:
+    for j, value in enumerate(values):
+        y = y + weights[j] * value
+    return y
 
 
 def multistep_step(prediction: Prediction, score: Any, carry: Any, now: Multistep, draw: Callable[[], jax.Array]):

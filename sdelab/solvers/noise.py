@@ -46,8 +46,8 @@ def _words(keys: PRNGKeys, count: Array, calls: int) -> tuple[UInt32[Array, "bat
     shape = (keys.shape[0], calls)
     high = jnp.broadcast_to(jnp.asarray(count).astype(jnp.uint32), shape)
     low = jax.lax.broadcasted_iota(jnp.uint32, shape, 1)
-    first, second = (jnp.broadcast_to(data[:, i : i + 1], shape) for i in range(2))
-    return tuple(threefry2x32_p.bind(first, second, high, low))
+    # the keys as they are: spread over the event, they would be carried so from round to round
+    return tuple(threefry2x32_p.bind(data[:, :1], data[:, 1:2], high, low))
 
 
 def _normal_from_bits(bits: Array) -> Float[Array, "..."]:

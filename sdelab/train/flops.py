@@ -1,11 +1,13 @@
 """The arithmetic of a model, counted in the function itself: what a compiler makes of it may do more, or less."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from sdelab._compile import jaxprs_in
 
 
 def product_flops(function: Callable[..., Any], *arguments: Any) -> int:
@@ -32,14 +34,7 @@ def _equation(equation: Any) -> int:
         _, features, *window = (kernel[axis] for axis in numbers.rhs_spec)
         # of an input that is spread out by zeros, the zeros are no work
         return 2 * equation.outvars[0].aval.size * features * math.prod(window) // math.prod(params["lhs_dilation"])
-    inside = [_count(jaxpr) for jaxpr in _inside(params)]
+    inside = [_count(jaxpr) for jaxpr in jaxprs_in(params)]
     if name == "cond":
         return max(inside)
     return sum(inside) * (params["length"] if name == "scan" else 1)
-
-
-def _inside(params: dict[str, Any]) -> Iterator[ClosedJaxpr | Jaxpr]:
-    for value in params.values():
-        for item in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(item, (ClosedJaxpr, Jaxpr)):
-                yield item
