@@ -59,7 +59,9 @@ def stochastic_runge_kutta(method: type[diffrax.AbstractSRK]) -> Callable[[Kerne
         by_w, by_area = ([[(), *part.a, part.b_sol][i] for i in rows] for part in (w, area))
         noise_c = c
     noise = [(by_w, 1.0), (by_area, 1.0 / np.sqrt(12.0))]
-    return numbers_of(Stages(c[taken], [[drift[i][j] for j in taken if j < len(drift[i])] for i in rows], noise, noise_c, 1.0))
+    return numbers_of(
+        Stages(c[taken], [[drift[i][j] for j in taken if j < len(drift[i])] for i in rows], noise, noise_c, 1.0)
+    )
 
 
 def numbers_of(stages: Stages) -> Callable[[Kernel], Staged]:

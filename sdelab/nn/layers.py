@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int
 
 from sdelab._checks import check_count, is_concrete
 from sdelab._typing import PRNGKey, PRNGKeys
@@ -43,16 +43,19 @@ def dropout(
         return x
     threshold = round(rate * 2**16)
     keep = 1.0 - threshold / 2**16
-    kept = jax.vmap(lambda key: random_16(jax.random.fold_in(key, layer), x.shape[1:]) >= threshold)(keys)
+    kept = jax.vmap(lambda key: at_least(threshold, jax.random.fold_in(key, layer), x.shape[1:]))(keys)
     return jnp.where(kept, x / keep, jnp.zeros_like(x))
 
 
-def random_16(key: PRNGKey, shape: tuple[int, ...]) -> UInt32[Array, "*shape"]:
-    """Uniform integers below 2**16, two from each word: `jax.random.bits` draws a word of 32 bits for each of 16 too."""
+def at_least(threshold: int, key: PRNGKey, shape: tuple[int, ...]) -> Bool[Array, "*shape"]:
+    """Whether uniform integers below 2**16 are at least `threshold`.
+
+    There are two in each word: `jax.random.bits` draws a word of 32 bits for each of 16 too.
+    """
     if not shape:
-        return jax.random.bits(key, dtype=jnp.uint32) & 0xFFFF
+        return (jax.random.bits(key, dtype=jnp.uint32) & 0xFFFF) >= threshold
     words = jax.random.bits(key, (-(-shape[0] // 2), *shape[1:]), jnp.uint32)
-    return jnp.concatenate([words & 0xFFFF, words >> 16])[: shape[0]]
+    return jnp.concatenate([(words & 0xFFFF) >= threshold, (words >> 16) >= threshold])[: shape[0]]
 
 
 class Embedding(nnx.Module):

@@ -9,7 +9,7 @@ from flax import nnx
 from sdelab.nn import MLP, UNet, as_function
 from sdelab.nn.activation import swish
 from sdelab.nn.convolution import Conv
-from sdelab.nn.layers import GroupNorm, dropout, fourier_features, multiply_add, random_16
+from sdelab.nn.layers import GroupNorm, at_least, dropout, fourier_features, multiply_add
 from sdelab.nn.unet import Attention, _merge_patches, _split_patches
 
 
@@ -107,11 +107,17 @@ def test_dropout_keeps_the_mean_and_drops_the_rate():
 
 
 def test_two_numbers_of_a_word_are_uniform_and_independent():
-    numbers = np.asarray(random_16(jax.random.key(3), (2001, 50)))  # an odd side: half of the last words is not used
-    assert numbers.shape == (2001, 50)
-    assert numbers.max() < 2**16
+    key, shape, thresholds = (
+        jax.random.key(3),
+        (2001, 50),
+        2**8 * np.arange(257),
+    )  # an odd side: half of the last words is not used
+    above = np.asarray(jax.vmap(lambda threshold: at_least(threshold, key, shape))(jnp.asarray(thresholds)))
+    assert above.shape == (257, *shape)
+    assert above[0].all() and not above[-1].any()
+    numbers = above[1:].sum(axis=0)  # the first eight bits
     for part in (numbers[:1001], numbers[1001:]):
-        counts = np.bincount(part.ravel() >> 8, minlength=256)
+        counts = np.bincount(part.ravel(), minlength=256)
         expected = part.size / 256
         assert abs(((counts - expected) ** 2 / expected).sum() - 255) < 4 * np.sqrt(2 * 255)  # chi squared
     halves = np.corrcoef(numbers[:1000].ravel(), numbers[1001:].ravel())
