@@ -1,23 +1,24 @@
 r"""What the steps of Runge–Kutta methods in t multiply states, scores and noise by, on a grid of `VP`.
 
-With $r = \beta h$ a slope is $\tfrac12 r y + \tfrac12 (1 + c^2) r s$, where c is 0 for the probability flow and 1 for the reverse SDE: linear in
-the state and the score of its stage, so that each stage is known from the scores of those before it. Coefficients are those of diffrax.
+With $r = \beta h$ a slope is $\tfrac12 r y + \tfrac12 (1 + c^2) r s$, where c is 0 for the probability flow and 1 for the
+reverse SDE: linear in the state and the score of its stage, so that each stage is known from the scores of those before it.
+Coefficients are those of diffrax.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import diffrax
 import numpy as np
 
 from experiments.overhead.rivals import BETA_MAX, BETA_MIN, Kernel, Staged
 
-Row = Sequence[float]
+Row = Sequence[float] | np.ndarray
 
 
 class Stages(NamedTuple):
-    r"""Stage i is at $t_0 - c_i h$; row i of `drift` has its weights of the slopes, and row i of each of `noise`, one for each normal array,
-    its weights of $g(t_0 - c_j h)$ times that array. The last row of each is the end of the step."""
+    r"""Stage i is at $t_0 - c_i h$; row i of `drift` has its weights of the slopes, and row i of each of `noise`, one for each
+    normal array, its weights of $g(t_0 - c_j h)$ times that array. The last row of each is the end of the step."""
 
     c: Row
     drift: list[Row]
@@ -51,7 +52,7 @@ def stochastic_runge_kutta(method: type[diffrax.AbstractSRK]) -> Callable[[Kerne
     skipped = np.zeros(len(c), bool) if tableau.ignore_stage_f is None else tableau.ignore_stage_f
     taken = np.flatnonzero(~skipped)
     rows = [*taken, len(c)]
-    w, area = tableau.coeffs_w, tableau.coeffs_hh
+    w, area = tableau.coeffs_w, cast(Any, tableau.coeffs_hh)
     if tableau.is_additive_noise():  # weights of g at the start and at the end
         by_w, by_area = ([(part.a[i], 0.0) for i in taken] for part in (w, area))
         by_w, by_area, noise_c = [*by_w, (w.b_sol - 0.5, 0.5)], [*by_area, (area.b_sol + 1.0, -1.0)], (0.0, 1.0)
