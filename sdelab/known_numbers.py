@@ -15,8 +15,8 @@ from sdelab.reverse import AbstractReverseProcess, ProbabilityFlow, ReverseSDE
 from sdelab.sde import AbstractAffineSDE
 from sdelab.solvers.base import AbstractReverseSolver, GridNumbers, grid_numbers
 
-KEPT = 256
-"""How many grids' numbers are kept, the last used: some thousand numbers each."""
+KEPT = 64
+"""How many grids' numbers are kept, the last used: from some to, of `diffrax.Dopri8`, two hundred numbers a step."""
 
 
 class Known(NamedTuple):

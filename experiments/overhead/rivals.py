@@ -2,8 +2,8 @@ r"""The solvers of sdelab as one would write them by hand, for one problem: a `l
 
 Everything that depends on the grid alone is computed in NumPy. What is left in the loop is the score, and linear
 combinations of states. There are two kinds of loop: one whose steps have stages, and one that remembers past
-predictions. The numbers of a method are written here from its paper, in the kernel of `VP`, $\lambda = \log(\alpha/\sigma)$ and
-$h = \lambda_1 - \lambda_0$.
+predictions. The numbers of a method are written here from its paper (those of diffrax's Runge–Kutta methods from its
+coefficients), in the kernel of `VP`, $\lambda = \log(\alpha/\sigma)$ and $h = \lambda_1 - \lambda_0$.
 """
 
 import dataclasses

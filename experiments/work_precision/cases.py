@@ -18,6 +18,7 @@ from sdelab.solvers.dpm_solver_plus_plus import DPMSolverPlusPlus2S
 from sdelab.solvers.heun import Heun
 from sdelab.solvers.history import LowOrderStart
 from sdelab.solvers.prediction import NoisePrediction
+from sdelab.solvers.runge_kutta import FLOW
 from sdelab.solvers.unipc import UniPC
 from sdelab.solvers.variable import NoiseToSignal
 
@@ -75,7 +76,11 @@ def evaluations_of(solver: diffrax.AbstractSolver, steps: int, to_data: bool = F
     if isinstance(solver, AbstractReverseSolver):
         return solver.evaluations(steps, to_data)
     price = cost(solver)
-    return None if price is None else price.per_step * steps + price.once
+    if price is None:
+        return None
+    return price.per_step * steps + (
+        0 if type(solver) in FLOW else price.once
+    )  # all of them on grids of affine processes
 
 
 def steps_within(solver: diffrax.AbstractSolver, budget: int, to_data: bool = False) -> int:

@@ -17,6 +17,6 @@ def swish(x: Float[Array, "..."]) -> Float[Array, "..."]:
 def _swish_jvp(primals, tangents):
     (x,), (tangent,) = primals, tangents
     # by another exponential: the compiler would recognise the forward pass's logistic, and keep it after all; and the division comes
-    # last: on CPU it is computed once for all that read it, where of x * rest each reader would have one more array to keep
+    # last: XLA on CPU computes a division once for all that read it, and they read one array; of a product they would read its factors
     power = jnp.exp(jnp.minimum(x, 30.0))
     return swish(x), tangent * (power / (1.0 + power) * (1.0 + power + x) / (1.0 + power))

@@ -24,9 +24,9 @@ from sdelab.sde import AbstractAffineSDE
 from sdelab.solvers.base import AbstractReverseSolver, Interval, PastTimes, Step
 
 LONGEST = 600
-"""A deterministic step of at most so many operations, those of its scores together, is compiled as it is written. Any other is a loop
-over its stages, which compiles the network once. XLA may also compute an expression again for everything that reads it, a step of many
-stages and its noise in each of them; what a loop carries it computes once."""
+"""A step of one stage is compiled as it is written, and so is a deterministic one of at most so many operations, those of its
+scores together. Any other is a loop over its stages, which compiles the network once. In a loop a score and the noise are computed
+once; of what is written out XLA may compute an expression again in everything that reads it."""
 
 Row = tuple[float, ...]
 
@@ -36,8 +36,8 @@ class Tableau(NamedTuple):
     the weights of the slopes before it, and each of `noise` those of $\sqrt h\,g(t_0 - c_j h)\,z$, with z one normal array for all
     of them, at the `noise_c`.
 
-    Stages whose drift is not asked for are left out; and so is a last one at the end of the step, there for an error
-    estimate or for the next step ("FSAL"), which costs nothing then.
+    Stages whose drift is not asked for are left out. So is a last one at the end of the step, there for an error estimate or
+    for the next step ("FSAL"): the next step evaluates there anyway.
     """
 
     c: Row
@@ -129,8 +129,8 @@ def with_known_numbers(solver: diffrax.AbstractSolver, process: AbstractReverseP
 
 
 class StageNumbers(eqx.Module):
-    """Of a step: the times of the stages, and of their states, and of that at the end, the factor of the state at the start, of the
-    scores, and of the normal arrays."""
+    """Of a step. `times`: those of the stages. `states`: a row for the state of each stage and one for the end of the step, with
+    the factors of the state at the start, of the scores, and of the normal arrays."""
 
     times: Float[Array, " stages"]
     states: Float[Array, "stages_plus_1 parts"]
@@ -182,6 +182,7 @@ class AbstractRungeKutta(AbstractReverseSolver):
         return self._in_a_loop(process, x, interval.noise, numbers)
 
     def _operations(self, process: AbstractReverseProcess, x: State, numbers: StageNumbers) -> int:
+        """Counted by tracing the score once."""
         return len(self.tableau.c) * operations(process.evaluate, x, numbers.times[0])
 
     def _as_written(self, process: AbstractReverseProcess, x: State, noise: Array, numbers: StageNumbers) -> Step:
@@ -201,7 +202,7 @@ class AbstractRungeKutta(AbstractReverseSolver):
 
     def _in_a_loop(self, process: AbstractReverseProcess, x: State, noise: Array, numbers: StageNumbers) -> Step:
         """All states grow together, each score added to those after it: they are linear, so that nothing but the stage's own state is
-        kept for the way back."""
+        kept for the way back, on which its score is computed again. There is noise in every stage, and no mean to be told from it."""
         stages, evaluate = len(self.tableau.c), eqx.filter_checkpoint(process.evaluate)
 
         def stage(states: Array, now: tuple[Array, Array, Array]) -> tuple[Array, None]:

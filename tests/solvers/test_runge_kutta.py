@@ -111,6 +111,36 @@ def test_a_network_is_compiled_once_a_step():
     assert copies(200, diffrax.Tsit5()) == 1
 
 
+def test_gradients_of_a_loop_with_noise_are_those_of_diffrax():
+    """With respect to the stochasticity, a number of the process, the condition and the start; and forwards."""
+    grid = np.linspace(1.0, 0.3, 4)
+    with jax.enable_x64(True):
+        noise = StoredNoise(jax.random.normal(jax.random.key(1), (3, 2, 2, 2)))
+
+        def process(beta, stochasticity, condition):
+            score = lambda x, t, c: c[:, None] * jnp.sin(x) - x / (1.0 + t)  # noqa: E731
+            return sdelab.ReverseSDE(sdelab.VP(beta_max=beta), score, stochasticity, condition)
+
+        def ours(numbers, adjoint):
+            *parts, x_T = numbers
+            solve = dict(solver=diffrax.SPaRK(), grid=grid, noise=noise, adjoint=adjoint)
+            return jnp.sum(sdelab.sample(None, process(*parts), x_T, **solve) ** 2)
+
+        def theirs(numbers):
+            *parts, x_T = numbers
+            states = by_diffrax(process(*parts), diffrax.SPaRK(), x_T, grid, noise, adjoint=diffrax.DirectAdjoint())
+            return jnp.sum(states[-1] ** 2)
+
+        numbers = (15.0, 0.7, jnp.array([0.2, 0.5]), jnp.array([[0.3, -1.0], [0.5, 0.2]]))
+        expected = jax.value_and_grad(theirs)(numbers)
+        for adjoint in (diffrax.RecursiveCheckpointAdjoint(), diffrax.DirectAdjoint()):
+            found = jax.value_and_grad(ours)(numbers, adjoint)
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), found, expected)
+        tangents = jax.tree.map(jnp.ones_like, numbers)
+        _, slope = jax.jvp(lambda n: ours(n, diffrax.ForwardMode()), (numbers,), (tangents,))
+        np.testing.assert_allclose(slope, sum(jnp.sum(part) for part in expected[1]), rtol=1e-9)
+
+
 @pytest.mark.slow
 def test_gradients_are_those_of_diffrax():
     """With respect to the process, whose numbers are then traced; `BacksolveAdjoint` is still diffrax's, and of an ODE."""
