@@ -16,7 +16,13 @@ from tests.solvers.cases import PROCESSES
 
 METHODS = [(method, "flow", "RectifiedFlow") for method in FLOW] + [(method, "SDE", "RectifiedFlow") for method in SDE]
 METHODS += [(diffrax.Dopri8, "flow", "VP"), (diffrax.ShARK, "SDE", "VP"), (diffrax.SlowRK, "SDE", "VE")]
-METHODS = [pytest.param(*case, id="-".join([case[0].__name__, *case[1:]])) for case in METHODS]
+QUICK = diffrax.Euler, diffrax.Tsit5, diffrax.ShARK
+METHODS = [
+    pytest.param(
+        *case, id="-".join([case[0].__name__, *case[1:]]), marks=[] if case[0] in QUICK else [pytest.mark.slow]
+    )
+    for case in METHODS
+]
 
 
 def score_of(sde):
@@ -67,6 +73,7 @@ def test_they_are_diffrax_to_rounding(method, kind, name):
         np.testing.assert_allclose(states, expected, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0, 10**6])
 def test_a_step_in_a_loop_is_the_step_as_it_is_written(limit, monkeypatch):
     """Value and gradient, with respect to a number of the process and to the start; and forwards."""
@@ -111,6 +118,7 @@ def test_a_network_is_compiled_once_a_step():
     assert copies(200, diffrax.Tsit5()) == 1
 
 
+@pytest.mark.slow
 def test_gradients_of_a_loop_with_noise_are_those_of_diffrax():
     """With respect to the stochasticity, a number of the process, the condition and the start; and forwards."""
     grid = np.linspace(1.0, 0.3, 4)
