@@ -7,6 +7,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from sdelab._broadcast import event_size
 from sdelab._checks import is_concrete
+from sdelab._compile import jit
 from sdelab._typing import State
 
 
@@ -36,8 +37,14 @@ def interpolate(z0: State, z1: State, weights: ArrayLike) -> Float[Array, "weigh
     for name, z in zip(("z0", "z1"), flat, strict=True):
         if is_concrete(z) and not np.all(np.any(np.asarray(z) != 0, axis=1)):
             raise ValueError(f"{name} has a code of length 0, which has no direction; accepted: codes other than 0.")
-    points = jax.vmap(_on_the_circle, (0, 0, None), out_axes=1)(*flat, weights)
-    return points.reshape(weights.shape[0], *z0.shape)
+    return _points(*flat, weights).reshape(weights.shape[0], *z0.shape)
+
+
+@jit
+def _points(
+    z0: Float[Array, "batch d"], z1: Float[Array, "batch d"], weights: Float[Array, " n"]
+) -> Float[Array, "n batch d"]:
+    return jax.vmap(_on_the_circle, (0, 0, None), out_axes=1)(z0, z1, weights)
 
 
 def _on_the_circle(z0: Float[Array, " d"], z1: Float[Array, " d"], weights: Float[Array, " n"]) -> Float[Array, "n d"]:

@@ -1,3 +1,4 @@
+import operator
 from typing import Any
 
 import jax
@@ -5,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from sdelab._checks import check_finite
+from sdelab._compile import jit
 from sdelab._typing import PRNGKey, State, Time
 from sdelab.exact.base import (
     AbstractDensity,
@@ -43,15 +45,11 @@ class Gaussian(AbstractDensity):
         return self.mean.shape
 
     def sample(self, key: PRNGKey, n: int) -> State:
-        z = jax.random.normal(key, (n, self.mean.size), self.mean.dtype)
-        covariance = self.covariance.leading(1, z.dtype)
-        return self.mean[None] + covariance.apply(jnp.sqrt, z).reshape(n, *self.event_shape)
+        return _sample(self, key, operator.index(n))
 
     def log_prob(self, x: State) -> Float[Array, "..."]:
         check_density(self.covariance)
-        residual = flatten_event(x, self.event_shape)
-        residual = residual - _lead(self.mean, residual)
-        return log_normal(self.covariance.leading(residual.ndim - 1, x.dtype), residual, lambda value: value)
+        return _log_prob(self, flatten_event(x, self.event_shape))
 
     def diffused(self, sde: AbstractAffineSDE, t: Time) -> "Gaussian":
         alpha, sigma = scalar_kernel_at(sde, t, self.mean.dtype)
@@ -59,6 +57,19 @@ class Gaussian(AbstractDensity):
 
     def score(self, sde: AbstractAffineSDE) -> "GaussianScore":
         return GaussianScore(sde, self.mean, self.covariance)
+
+
+@jit
+def _sample(gaussian: Gaussian, key: PRNGKey, n: int) -> State:
+    z = jax.random.normal(key, (n, gaussian.mean.size), gaussian.mean.dtype)
+    covariance = gaussian.covariance.leading(1, z.dtype)
+    return gaussian.mean[None] + covariance.apply(jnp.sqrt, z).reshape(n, *gaussian.event_shape)
+
+
+@jit
+def _log_prob(gaussian: Gaussian, flat: Float[Array, "..."]) -> Float[Array, "..."]:
+    residual = flat - _lead(gaussian.mean, flat)
+    return log_normal(gaussian.covariance.leading(flat.ndim - 1, flat.dtype), residual, lambda value: value)
 
 
 class GaussianScore(AbstractExactScore):

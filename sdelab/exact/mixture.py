@@ -1,3 +1,4 @@
+import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -5,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from sdelab._checks import check_finite, check_positive
+from sdelab._compile import jit
 from sdelab._typing import PRNGKey, State, Time
 from sdelab.exact.base import (
     AbstractDensity,
@@ -57,17 +59,11 @@ class GaussianMixture(AbstractDensity):
         return self.means.shape[1:]
 
     def sample(self, key: PRNGKey, n: int) -> State:
-        key_component, key_noise = jax.random.split(key)
-        component = jax.random.categorical(key_component, jnp.log(self.weights), shape=(n,))
-        z = jax.random.normal(key_noise, (n, self.means[0].size), self.means.dtype)
-        shift = self.covariances.take(component).apply(jnp.sqrt, z)
-        return self.means[component] + shift.reshape(n, *self.event_shape)
+        return _sample(self, key, operator.index(n))
 
     def log_prob(self, x: State) -> Float[Array, "..."]:
         check_density(self.covariances)
-        flat = flatten_event(x, self.event_shape)
-        one = jnp.ones((1,) * flat.ndim, flat.dtype)
-        return jax.nn.logsumexp(_Components.at(self, flat, one, 0.0 * one).log_joint(), axis=-1)
+        return _log_prob(self, flatten_event(x, self.event_shape))
 
     def diffused(self, sde: AbstractAffineSDE, t: Time) -> "GaussianMixture":
         alpha, sigma = scalar_kernel_at(sde, t, self.means.dtype)
@@ -90,6 +86,21 @@ class GaussianMixture(AbstractDensity):
 
     def _proportions(self) -> Float[Array, " k"]:
         return self.weights / jnp.sum(self.weights)
+
+
+@jit
+def _sample(mixture: GaussianMixture, key: PRNGKey, n: int) -> State:
+    key_component, key_noise = jax.random.split(key)
+    component = jax.random.categorical(key_component, jnp.log(mixture.weights), shape=(n,))
+    z = jax.random.normal(key_noise, (n, mixture.means[0].size), mixture.means.dtype)
+    shift = mixture.covariances.take(component).apply(jnp.sqrt, z)
+    return mixture.means[component] + shift.reshape(n, *mixture.event_shape)
+
+
+@jit
+def _log_prob(mixture: GaussianMixture, flat: Float[Array, "..."]) -> Float[Array, "..."]:
+    one = jnp.ones((1,) * flat.ndim, flat.dtype)
+    return jax.nn.logsumexp(_Components.at(mixture, flat, one, 0.0 * one).log_joint(), axis=-1)
 
 
 class GaussianMixtureScore(AbstractExactScore):
