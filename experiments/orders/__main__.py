@@ -3,9 +3,9 @@
     python -m experiments.orders [--only NAME ...] [--output sdelab/solvers/measured_orders.json] [--dry-run]
 
 Deterministic solvers by the root mean square error along the probability flow of a Gaussian, whose trajectories are known in
-closed form, and of a mixture; stochastic ones by mean and variance of a Gaussian, propagated exactly. In float64, on grids uniform in log-SNR that end at
-sigma > 0, by `sdelab.testing.order`. With `--only` the figures of other solvers stay as they are stored.
-About ten minutes on one core.
+closed form, and of a mixture; stochastic ones by mean and variance of a Gaussian, propagated exactly. In float64, on grids
+uniform in log-SNR that end at sigma > 0, by `sdelab.testing.order`. With `--only` the figures of other solvers stay as they
+are stored. Ten minutes on one core.
 """
 
 import argparse
