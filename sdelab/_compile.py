@@ -31,8 +31,14 @@ def jit(function: Program[Result], *, numbers: int = 0) -> Program[Result]:
         leaves = _with_arrays(leaves)
         others, structure_of_others = jax.tree.flatten(arguments[numbers:])
         leaves += others
-        arrays = [leaf for leaf in leaves if isinstance(leaf, _ARRAYS)]
-        key = tuple([_ARRAY if isinstance(leaf, _ARRAYS) else leaf for leaf in leaves])
+        arrays, key = [], []
+        for leaf in leaves:
+            if isinstance(leaf, _ARRAYS):
+                arrays.append(leaf)
+                key.append(_ARRAY)
+            else:
+                key.append(leaf)
+        key = tuple(key)
         return program(arrays, (structure, structure_of_others, key))
 
     def traced(arrays: list[Any], key: tuple[Any, Any, tuple[Any, ...]]) -> Result:

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sdelab.solvers.base import AbstractReverseSolver, Place
+from sdelab._rows import RowTable
+from sdelab.solvers.base import AbstractReverseSolver, Interval, Place, reverse_term_of
 
 
 class GridLoop(diffrax.AbstractAdjoint):
@@ -59,17 +60,24 @@ class GridLoop(diffrax.AbstractAdjoint):
 
     def _others(self, step: Any, first: int, end: int, y: Array, state: Any, saves: bool) -> tuple[Array, Any, Any]:
         """The steps from `first` to before `end`, in a loop; their states, if it `saves` them."""
-        place = Place(first, False, self._to_data())
+        place, table = Place(first, False, self._to_data()), None
+        if isinstance(step.args[0], AbstractReverseSolver):
+            table = RowTable.of(reverse_term_of(step.args[1]).intervals)
+
+        def row(index: Array) -> Any:
+            return None if table is None else table.row(index)
 
         def body(carry):
-            index, y, state, ys = carry
-            y, state = step(place, index, y, state)
-            return index + 1, y, state, None if ys is None else ys.at[index - first].set(y)
+            index, y, state, ys, now = carry
+            y, state = step(place, index, y, state, None if table is None else table.as_tree(now))
+            ys = None if ys is None else ys.at[index - first].set(y)
+            return index + 1, y, state, ys, row(jnp.minimum(index + 1, end - 1))
 
-        _, y, state, ys = eqxi.while_loop(
+        start, ys = jnp.asarray(first), jnp.empty((end - first, *y.shape), y.dtype) if saves else None
+        _, y, state, ys, _ = eqxi.while_loop(
             lambda carry: carry[0] < end,
             body,
-            (jnp.asarray(first), y, state, jnp.empty((end - first, *y.shape), y.dtype) if saves else None),
+            (start, y, state, ys, row(start)),
             max_steps=end - first,
             buffers=lambda carry: carry[3],
             kind="checkpointed",
@@ -78,9 +86,11 @@ class GridLoop(diffrax.AbstractAdjoint):
         return y, state, ys
 
 
-def _step(solver, terms, args, clock, place: Place, index: Any, y: Array, state: Any) -> tuple[Array, Any]:
+def _step(
+    solver, terms, args, clock, place: Place, index: Any, y: Array, state: Any, silent: Interval | None = None
+) -> tuple[Array, Any]:
     if isinstance(solver, AbstractReverseSolver):
-        y, _, _, state, _ = solver.step_at(place, terms, y, args, state)
+        y, _, _, state, _ = solver.step_at(place, terms, y, args, state, silent)
     else:
         y, _, _, state, _ = solver.step(terms, clock[index], clock[index + 1], y, args, state, False)
     return y, state

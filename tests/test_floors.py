@@ -20,6 +20,7 @@ FLOORS = {
     "_callable": 0,
     "_compile": 0,
     "_extras": 0,
+    "_rows": 0,
     "_host": 0,
     "sde": 1,
     "score": 2,

@@ -105,9 +105,9 @@ class ReverseTerm(diffrax.AbstractTerm):
     def contr(self, t0: Any, t1: Any, **kwargs) -> Interval:
         return self.interval(interval_index(self.clock, t0))
 
-    def interval(self, index: Int[Array, ""], place: Place | None = None) -> Interval:
-        """Step `index` of the grid, with its noise."""
-        interval = jax.tree.map(lambda leaf: leaf[index], self.intervals)
+    def interval(self, index: Int[Array, ""], place: Place | None = None, silent: Interval | None = None) -> Interval:
+        """Step `index` of the grid, with its noise; `silent`: the same without, where that has been read already."""
+        interval = jax.tree.map(lambda leaf: leaf[index], self.intervals) if silent is None else silent
         noise = self.noise.draw(index, self.draws, self.like) if self.draws else interval.noise
         return dataclasses.replace(interval, noise=noise, place=place)
 
@@ -160,6 +160,11 @@ def reverse_term(
 
     intervals = jax.vmap(one)(starts, ends, jnp.arange(steps, dtype=jnp.int32), found.inner, found.numbers)
     return ReverseTerm(clock, intervals, noise, solver.draws(), like)
+
+
+def reverse_term_of(terms: Any) -> ReverseTerm:
+    """Without diffrax's wrapper, which turns time around: not here."""
+    return terms if isinstance(terms, ReverseTerm) else terms.term
 
 
 def inner_times(
@@ -278,11 +283,18 @@ class AbstractReverseSolver(diffrax.AbstractSolver):
     def step(self, terms, t0, t1, y0: State, args: AbstractReverseProcess, solver_state, made_jump):
         return self.step_at(None, terms, y0, args, solver_state)
 
-    def step_at(self, place: Place | None, terms, y0: State, args: AbstractReverseProcess, solver_state):
-        """diffrax's `step`, with what is known of the place in the grid."""
+    def step_at(
+        self,
+        place: Place | None,
+        terms,
+        y0: State,
+        args: AbstractReverseProcess,
+        solver_state,
+        silent: Interval | None = None,
+    ):
+        """diffrax's `step`, with what is known of the place in the grid, and the interval without noise, if it is there."""
         memory, _, index = solver_state
-        own = terms if isinstance(terms, ReverseTerm) else terms.term  # diffrax's wrapper turns time around: not here
-        step = self.advance(args, y0, own.interval(index, place), memory)
+        step = self.advance(args, y0, reverse_term_of(terms).interval(index, place, silent), memory)
         dense, state = dict(y0=y0, y1=step.x), (step.memory, self._mean(step.x_mean), index + 1)
         return step.x, step.error, dense, state, diffrax.RESULTS.successful
 

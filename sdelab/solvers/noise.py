@@ -13,10 +13,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.random import threefry2x32_p
 from jaxtyping import Array, ArrayLike, Float, Key, UInt32
 
 from sdelab._typing import PRNGKeys
+from sdelab.solvers.threefry import threefry_2x32
 
 
 def sample_keys(key: Key[Array, "..."], n: int, *, first: int = 0) -> PRNGKeys:
@@ -41,13 +41,14 @@ def counted_normal(keys: PRNGKeys, count: Array, shape: tuple[int, ...], dtype: 
     return _normal_from_bits(bits).astype(dtype).reshape(keys.shape[0], *shape)
 
 
-def _words(keys: PRNGKeys, count: Array, calls: int) -> tuple[UInt32[Array, "batch calls"], ...]:
+def _words(
+    keys: PRNGKeys, count: Array, calls: int
+) -> tuple[UInt32[Array, "batch calls"], UInt32[Array, "batch calls"]]:
     data = jax.random.key_data(keys)
     shape = (keys.shape[0], calls)
     high = jnp.broadcast_to(jnp.asarray(count).astype(jnp.uint32), shape)
     low = jax.lax.broadcasted_iota(jnp.uint32, shape, 1)
-    # the keys as they are: spread over the event, they would be carried so from round to round
-    return tuple(threefry2x32_p.bind(data[:, :1], data[:, 1:2], high, low))
+    return threefry_2x32((data[:, :1], data[:, 1:2]), (high, low))
 
 
 def _normal_from_bits(bits: Array) -> Float[Array, "..."]:
