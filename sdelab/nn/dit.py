@@ -16,7 +16,7 @@ from sdelab.nn.attention import attend
 from sdelab.nn.convolution import check_dims
 from sdelab.nn.dit_embedding import DiTEmbedding
 from sdelab.nn.label_dropout import check_dropout
-from sdelab.nn.layers import dropout
+from sdelab.nn.layers import at_least_single, dropout
 from sdelab.nn.patches import patchify, unpatchify
 from sdelab.nn.positions import AbstractPositions, SinCosPositions
 from sdelab.nn.rematerialisation import run, run_again
@@ -88,7 +88,7 @@ class DiT(nnx.Module):
         self.first = _linear(pixels * image_channels, width, **settings)
         block = functools.partial(DiTBlock, width, heads, round(mlp_ratio * width), positions, dropout, **settings)
         self.blocks = nnx.Dict({f"block{i}": block(number=i) for i in range(depth)})
-        self.modulation = _zero_linear(width, 2 * width, **settings)
+        self.modulation = _modulation(width, 2 * width, **settings)
         self.last = _zero_linear(width, pixels * out_channels, **settings)
 
     def __call__(
@@ -108,7 +108,7 @@ class DiT(nnx.Module):
         h = self.positions.embed(self.first(patches))
         for i in range(self.depth):
             h = self._run(self.blocks[f"block{i}"], h, embedding, keys)
-        shift, scale = jnp.split(_spread(self.modulation(embedding), h.ndim), 2, axis=-1)
+        shift, scale = jnp.split(_spread(self.modulation(embedding), h), 2, axis=-1)
         return unpatchify(self.last(_modulate(layer_norm(h), shift, scale)), self.patch).astype(jnp.float32)
 
 
@@ -126,14 +126,14 @@ class DiTBlock(nnx.Module):
         **settings,
     ):
         self.heads, self.positions, self.dropout, self.number = heads, positions, dropout, number
-        self.modulation = _zero_linear(width, 6 * width, **settings)
+        self.modulation = _modulation(width, 6 * width, **settings)
         self.query_key_value = _linear(width, 3 * width, **settings)
         self.out = _linear(width, width, **settings)
         self.hidden = _linear(width, hidden, **settings)
         self.mlp_out = _linear(hidden, width, **settings)
 
     def __call__(self, h: Array, embedding: Array, keys: PRNGKeys | None) -> Array:
-        modulation = jnp.split(_spread(self.modulation(embedding), h.ndim), 6, axis=-1)
+        modulation = jnp.split(_spread(self.modulation(embedding), h), 6, axis=-1)
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation
         mixed = self.out(self._attention(_modulate(layer_norm(h), shift1, scale1)))
         h = h + gate1 * dropout(mixed, self.dropout, keys, 2 * self.number)
@@ -162,13 +162,17 @@ def _modulate(h: Array, shift: Array, scale: Array) -> Array:
     return h * (1.0 + scale) + shift
 
 
-def _spread(modulation: Float[Array, "batch width"], ndim: int) -> Array:
-    """One vector a sample, with axes for the grid."""
-    return modulation.reshape(modulation.shape[0], *(1,) * (ndim - 2), modulation.shape[1])
+def _spread(modulation: Float[Array, "batch width"], h: Array) -> Array:
+    """One vector a sample, with axes for the grid of `h` and in its dtype."""
+    return modulation.reshape(modulation.shape[0], *(1,) * (h.ndim - 2), modulation.shape[1]).astype(h.dtype)
 
 
 def _linear(inputs: int, outputs: int, **settings: Any) -> nnx.Linear:
     return nnx.Linear(inputs, outputs, kernel_init=nnx.initializers.xavier_uniform(), **settings)
+
+
+def _modulation(inputs: int, outputs: int, *, dtype: DTypeLike, **settings: Any) -> nnx.Linear:
+    return _zero_linear(inputs, outputs, dtype=at_least_single(dtype), **settings)
 
 
 def _zero_linear(inputs: int, outputs: int, **settings: Any) -> nnx.Linear:

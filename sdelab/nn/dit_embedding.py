@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from sdelab._typing import PRNGKeys
 from sdelab.nn.edm_embedding import angles, cosines_sines
 from sdelab.nn.label_dropout import drop_labels
-from sdelab.nn.layers import check_labels, label_rows
+from sdelab.nn.layers import at_least_single, check_labels, label_rows
 
 _FEATURES = 256
 _STD = 0.02
@@ -34,9 +34,9 @@ class DiTEmbedding(nnx.Module):
         rngs: nnx.Rngs,
     ):
         normal = nnx.initializers.normal(_STD)
-        settings = {"kernel_init": normal, "dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.dtype = at_least_single(dtype)
+        settings = {"kernel_init": normal, "dtype": self.dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.classes, self.noise_scale, self.label_dropout = classes, noise_scale, label_dropout
-        self.dtype = jnp.dtype(dtype)
         self.first = nnx.Linear(_FEATURES, width, **settings)
         self.second = nnx.Linear(width, width, **settings)
         if classes > 0:

@@ -6,7 +6,7 @@ from jaxtyping import Array
 
 from sdelab._typing import PRNGKeys
 from sdelab.nn.attention import attend
-from sdelab.nn.layers import dropout
+from sdelab.nn.layers import at_least_single, dropout
 from sdelab.nn.magnitude_preserving import MPConv, mp_silu, mp_sum, normalize, pixel_norm
 from sdelab.nn.resampling import upsample
 
@@ -84,13 +84,13 @@ class ResidualBranch(nnx.Module):
     ):
         self.number, self.rate = number, rate
         self.conv0 = MPConv(inputs, outputs, 3, dims=dims, **settings)
-        self.modulation = MPConv(embedding, outputs, **settings)
+        self.modulation = MPConv(embedding, outputs, **settings | {"dtype": at_least_single(settings["dtype"])})
         self.gain = nnx.Param(jnp.zeros((), settings["param_dtype"]))
         self.conv1 = MPConv(outputs, outputs, 3, dims=dims, **settings)
 
     def __call__(self, h: Array, embedding: Array, keys: PRNGKeys | None, *, doubled: bool = False) -> Array:
         h = self.conv0.of_doubled(mp_silu(h)) if doubled else self.conv0(mp_silu(h))
-        scale = 1.0 + self.modulation(embedding, self.gain[...].astype(jnp.float32))
+        scale = (1.0 + self.modulation(embedding, self.gain[...].astype(jnp.float32))).astype(h.dtype)
         h = mp_silu(h * scale.reshape(h.shape[0], *(1,) * (h.ndim - 2), h.shape[-1]))
         return self.conv1(dropout(h, self.rate, keys, self.number))
 

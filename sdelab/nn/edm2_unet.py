@@ -14,7 +14,7 @@ from sdelab._typing import PRNGKeys
 from sdelab.nn.convolution import check_dims
 from sdelab.nn.edm2_blocks import DecoderBlock, EncoderBlock
 from sdelab.nn.label_dropout import check_dropout, drop_labels
-from sdelab.nn.layers import check_labels, label_rows
+from sdelab.nn.layers import at_least_single, check_labels, label_rows
 from sdelab.nn.magnitude_preserving import MPConv, MPFourier, mp_cat, mp_silu, mp_sum
 from sdelab.nn.rematerialisation import run, run_again
 from sdelab.nn.resampling import downsample
@@ -85,8 +85,9 @@ class EDM2UNet(nnx.Module):
         self.levels, self.count, self.dtype = len(widths), blocks, jnp.dtype(dtype)
         self._run = run_again if rematerialise else run
         self.fourier = MPFourier(widths[0], param_dtype=param_dtype, rngs=rngs)
-        self.noise = MPConv(widths[0], max(widths), **settings)
-        self.label = MPConv(classes, max(widths), **settings) if classes > 0 else None
+        single = settings | {"dtype": at_least_single(dtype)}
+        self.noise = MPConv(widths[0], max(widths), **single)
+        self.label = MPConv(classes, max(widths), **single) if classes > 0 else None
         self.first = MPConv(image_channels + 1, widths[0], 3, dims=dims, **settings)
         common = {"head_size": head_size, "dims": dims, "rate": dropout, **settings}
         self.encoder, self.decoder = map(nnx.Dict, _build_blocks(widths, blocks, attended, **common))

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from sdelab._typing import PRNGKeys
 from sdelab.nn.attention import attend
 from sdelab.nn.convolution import Conv
-from sdelab.nn.layers import GroupNorm, dropout
+from sdelab.nn.layers import GroupNorm, at_least_single, dropout
 from sdelab.nn.resampling import Taps, convolve_upsampled, is_plain, upsample
 
 Resample: TypeAlias = Callable[[Array, Taps], Array]
@@ -27,7 +27,7 @@ def group_norm(channels: int, epsilon: float, *, param_dtype: DTypeLike) -> Grou
 
 def shift(norm: GroupNorm, h: Array, offset: Array) -> Array:
     r"""$\mathrm{norm}(h + o)$, the embedding added before the norm. Ho et al. (2020), https://arxiv.org/abs/2006.11239."""
-    return norm(h + offset.reshape(offset.shape[:1] + (1,) * (h.ndim - 2) + offset.shape[1:]))
+    return norm(h + offset.reshape(offset.shape[:1] + (1,) * (h.ndim - 2) + offset.shape[1:]).astype(h.dtype))
 
 
 def scale_shift(norm: GroupNorm, h: Array, modulation: Array) -> Array:
@@ -99,7 +99,8 @@ class EDMBlock(nnx.Module):
         self.conv0 = Conv(in_channels, out_channels, dims=dims, bias_init=bias_init, **ordinary)
         width = WIDTHS[style.modulate] * out_channels
         bias_init = style.bias_init(embedding_channels)
-        self.modulation = nnx.Linear(embedding_channels, width, bias_init=bias_init, **ordinary)
+        single = ordinary | {"dtype": at_least_single(dtype)}
+        self.modulation = nnx.Linear(embedding_channels, width, bias_init=bias_init, **single)
         self.norm1 = group_norm(out_channels, style.epsilon, param_dtype=param_dtype)
         self.conv1 = Conv(out_channels, out_channels, dims=dims, kernel_init=style.last_init, **settings)
         linear_skip = in_channels != out_channels or (resample is not None and style.project_resampled)

@@ -15,6 +15,7 @@ from sdelab._typing import PRNGKeys
 from sdelab.nn.conditioning import Condition, read_condition
 from sdelab.nn.initialization import uniform_bias, uniform_fan_avg, uniform_fan_in
 from sdelab.nn.label_dropout import drop_labels
+from sdelab.nn.layers import at_least_single
 
 KINDS = ("fourier", "positional")
 
@@ -42,14 +43,15 @@ class SongEmbedding(nnx.Module):
         if kind not in KINDS:
             raise unknown_name("embedding", kind, KINDS)
         check_unit_interval(label_dropout=label_dropout)
+        self.dtype = at_least_single(dtype)
         settings: dict[str, Any] = {
             "kernel_init": uniform_fan_avg(),
-            "dtype": dtype,
+            "dtype": self.dtype,
             "param_dtype": param_dtype,
             "rngs": rngs,
         }
         self.features, self.classes, self.augmentations = features, classes, augmentations
-        self.label_dropout, self.dtype = label_dropout, jnp.dtype(dtype)
+        self.label_dropout = label_dropout
         self.fourier = FourierAngles(features // 2, param_dtype=param_dtype, rngs=rngs) if kind == "fourier" else None
         self.label = nnx.Linear(classes, features, **settings) if classes else None
         self.augment = nnx.Linear(augmentations, features, use_bias=False, **settings) if augmentations else None
@@ -90,10 +92,11 @@ class ADMEmbedding(nnx.Module):
         rngs: nnx.Rngs,
     ):
         check_unit_interval(label_dropout=label_dropout)
-        settings: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.dtype = at_least_single(dtype)
+        settings: dict[str, Any] = {"dtype": self.dtype, "param_dtype": param_dtype, "rngs": rngs}
         zeros, normal = nnx.initializers.zeros_init(), nnx.initializers.normal(1.0)
         self.features, self.classes, self.augmentations = features, classes, augmentations
-        self.label_dropout, self.dtype = label_dropout, jnp.dtype(dtype)
+        self.label_dropout = label_dropout
         bare = {"use_bias": False, **settings}
         self.augment = nnx.Linear(augmentations, features, kernel_init=zeros, **bare) if augmentations else None
         self.label = nnx.Linear(classes, width, kernel_init=normal, **bare) if classes else None

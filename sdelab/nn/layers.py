@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,16 @@ def at_least(threshold: int, key: PRNGKey, shape: tuple[int, ...]) -> Bool[Array
     return jnp.concatenate([(words & 0xFFFF) >= threshold, (words >> 16) >= threshold])[: shape[0]]
 
 
+def at_least_single(dtype: DTypeLike) -> Any:
+    """The dtype of what is made of noise level and label: in bfloat16 neighbouring noise levels would be one.
+
+    So it is where others train in 16 bits: `SongUNet`, `DhariwalUNet` and EDM2's network embed and modulate in float32 and round
+    at the image (https://github.com/NVlabs/edm, https://github.com/NVlabs/edm2, training/networks*.py), guided-diffusion converts its
+    convolutions alone (https://github.com/openai/guided-diffusion, fp16_util.py).
+    """
+    return jnp.dtype(jnp.float64 if jnp.dtype(dtype) == jnp.float64 else jnp.float32)
+
+
 class Embedding(nnx.Module):
     """Noise level and, where `classes` > 0, class label to one vector of size `width`, after its activation.
 
@@ -75,9 +86,9 @@ class Embedding(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.features, self.classes, self.dtype = features, classes, jnp.dtype(dtype)
-        self.first = nnx.Linear(features, width, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.second = nnx.Linear(width, width, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.features, self.classes, self.dtype = features, classes, at_least_single(dtype)
+        self.first = nnx.Linear(features, width, dtype=self.dtype, param_dtype=param_dtype, rngs=rngs)
+        self.second = nnx.Linear(width, width, dtype=self.dtype, param_dtype=param_dtype, rngs=rngs)
         if classes > 0:
             self.label = nnx.Param(0.5 * jax.random.normal(rngs.params(), (classes, width), param_dtype))
 

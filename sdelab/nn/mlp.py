@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int
 
 from sdelab._checks import check_count
 from sdelab._typing import PRNGKeys
-from sdelab.nn.layers import Embedding, check_rate, dropout
+from sdelab.nn.layers import Embedding, at_least_single, check_rate, dropout
 
 
 class MLP(nnx.Module):
@@ -63,11 +63,11 @@ class ResidualLayer(nnx.Module):
         settings = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.dropout, self.layer = dropout, layer
         self.norm = nnx.LayerNorm(width, use_bias=False, use_scale=False, **settings)
-        self.modulation = nnx.Linear(width, 2 * width, **settings)
+        self.modulation = nnx.Linear(width, 2 * width, **settings | {"dtype": at_least_single(dtype)})
         self.first = nnx.Linear(width, width, **settings)
         self.second = nnx.Linear(width, width, **settings)
 
     def __call__(self, h: Array, embedding: Array, keys: PRNGKeys | None) -> Array:
-        scale, shift = jnp.split(self.modulation(embedding), 2, axis=-1)
+        scale, shift = jnp.split(self.modulation(embedding).astype(h.dtype), 2, axis=-1)
         inner = jax.nn.silu(self.first(self.norm(h) * (1.0 + scale) + shift))
         return h + self.second(dropout(inner, self.dropout, keys, self.layer))

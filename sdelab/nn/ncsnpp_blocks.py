@@ -18,7 +18,7 @@ from sdelab.nn.activation import swish
 from sdelab.nn.attention import attend
 from sdelab.nn.convolution import Conv, add_bias, check_dims
 from sdelab.nn.initialization import uniform_fan_avg
-from sdelab.nn.layers import GroupNorm, check_rate, dropout, multiply_add
+from sdelab.nn.layers import GroupNorm, at_least_single, check_rate, dropout, multiply_add
 from sdelab.nn.resampling import (
     PLAIN,
     ResamplingConv,
@@ -81,6 +81,11 @@ class Common:
     def linear(self, inside: int, outside: int, rngs: nnx.Rngs, *, scale: float | int = 1.0) -> nnx.Linear:
         return nnx.Linear(inside, outside, kernel_init=uniform_fan_avg(scale), **self.settings(rngs))
 
+    def embedding_linear(self, inside: int, outside: int, rngs: nnx.Rngs) -> nnx.Linear:
+        """Of the label's embedding."""
+        settings = self.settings(rngs) | {"dtype": at_least_single(self.dtype)}
+        return nnx.Linear(inside, outside, kernel_init=uniform_fan_avg(), **settings)
+
     def conv(self, inside: int, outside: int, rngs: nnx.Rngs, *, scale: float | int = 1.0) -> Conv:
         init = uniform_fan_avg(scale)
         return Conv(inside, outside, 3, dims=self.dims, kernel_init=init, **self.settings(rngs))
@@ -137,7 +142,7 @@ class ResidualBlock(nnx.Module):
         self.norm1 = common.norm(inside)
         self.conv1 = common.conv(inside, outside, rngs)
         if common.embedding:
-            self.embedding = common.linear(common.embedding, outside, rngs)
+            self.embedding = common.embedding_linear(common.embedding, outside, rngs)
         self.norm2 = common.norm(outside)
         self.conv2 = common.conv(outside, outside, rngs, scale=common.init_scale)
         self.has_linear_skip = inside != outside or resample is not None
@@ -151,7 +156,7 @@ class ResidualBlock(nnx.Module):
         comes back would be read whole for each of them.
         """
         common, parts = self.common, x if isinstance(x, tuple) else (x,)
-        shift = None if embedding is None else self.embedding(embedding)
+        shift = None if embedding is None else self.embedding(embedding).astype(common.dtype)
         h = self._first(self._normalised(parts), shift)
         h = common.activate(self.norm2(h))
         h = self.conv2(dropout(h, common.dropout, keys, self.number), scale=common.rescaling)

@@ -85,8 +85,8 @@ class LabelEmbedding(nnx.Module):
             )
         self.common, self.classes = common, classes
         if common.embedding:
-            self.first = common.linear(features, common.embedding, rngs)
-            self.second = common.linear(common.embedding, common.embedding, rngs)
+            self.first = common.embedding_linear(features, common.embedding, rngs)
+            self.second = common.embedding_linear(common.embedding, common.embedding, rngs)
         if classes:
             self.label = nnx.Param(jax.random.normal(rngs.params(), (classes, common.embedding), common.param_dtype))
 
@@ -97,9 +97,9 @@ class LabelEmbedding(nnx.Module):
             check_labels(condition, self.classes)
         if not self.common.embedding:
             return None
-        h = self.second(self.common.activate(self.first(features.astype(self.common.dtype))))
+        h = self.second(self.common.activate(self.first(features)))
         if condition is not None:
-            h = h + label_rows(self.label[...], condition).astype(self.common.dtype)
+            h = h + label_rows(self.label[...], condition).astype(h.dtype)
         return self.common.activate(h)
 
 

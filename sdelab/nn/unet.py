@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from sdelab._checks import check_count
 from sdelab._typing import PRNGKeys
-from sdelab.nn.layers import Embedding, GroupNorm, check_rate, dropout
+from sdelab.nn.layers import Embedding, GroupNorm, at_least_single, check_rate, dropout
 
 
 class UNet(nnx.Module):
@@ -120,7 +120,7 @@ class ResidualBlock(nnx.Module):
         self.dropout, self.number = dropout, number
         self.norm1 = GroupNorm(width, param_dtype=param_dtype)
         self.conv1 = nnx.Conv(width, width, (3, 3), **settings)
-        self.modulation = nnx.Linear(embedding, 2 * width, **settings)
+        self.modulation = nnx.Linear(embedding, 2 * width, **settings | {"dtype": at_least_single(dtype)})
         self.norm2 = GroupNorm(width, param_dtype=param_dtype)
         self.conv2 = nnx.Conv(width, width, (3, 3), kernel_init=nnx.initializers.zeros_init(), **settings)
 

@@ -1,5 +1,6 @@
 """The networks: what a sample gets does not depend on its batch, and labels, keys and dtypes do what they say."""
 
+import collections
 import functools
 
 import jax
@@ -142,9 +143,15 @@ def test_bfloat16_arithmetic_with_float32_parameters_and_output(kind):
     assert out.dtype == jnp.float32
     reference = single(params, x, c, label)
     assert 0 < float(jnp.linalg.norm(out - reference)) < 0.05 * float(jnp.linalg.norm(reference))
-    products = [e for e in _equations(jaxpr.jaxpr) if e.primitive.name in ("dot_general", "conv_general_dilated")]
-    assert products
-    assert {v.aval.dtype for e in products for v in e.invars} == {jnp.dtype(jnp.bfloat16)}
+    of = collections.Counter(
+        (e.invars[0].aval.ndim == 2, *sorted({str(v.aval.dtype) for v in e.invars}))
+        for e in _equations(jaxpr.jaxpr)
+        if e.primitive.name in ("dot_general", "conv_general_dilated")
+    )
+    # noise level and label are embedded, and modulate, in float32: two layers, and one for each of the two blocks of `MLP`
+    vectors = {"mlp": {(True, "float32"): 4, (True, "bfloat16"): 6}}.get(kind, {(True, "float32"): of[True, "float32"]})
+    assert {key: count for key, count in of.items() if key[0]} == vectors
+    assert kind == "mlp" or {key for key in of if not key[0]} == {(False, "bfloat16")}
 
 
 @pytest.mark.parametrize("kind", ["dit", "edm2"])
@@ -160,6 +167,7 @@ def test_gradients_of_bfloat16_networks_have_products_in_bfloat16(kind):
         jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(params, x)
     products = [e for e in _equations(jaxpr.jaxpr) if e.primitive.name in ("dot_general", "conv_general_dilated")]
     assert len(products) > 40
+    products = [e for e in products if e.invars[0].aval.ndim > 2]  # those of vectors are float32
     single = [e for e in products if any(v.aval.dtype == jnp.float32 for v in e.invars)]
     assert {str(e.params["precision"]) for e in single} == {
         "BF16_BF16_F32"
