@@ -1,5 +1,6 @@
 """Rows of a table are the rows of its arrays, and a loop over a grid reads one of them a step."""
 
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,3 +73,17 @@ def test_a_step_reads_one_row_of_each_dtype(solver):
 
     # the next step's floats, integers and booleans; those of the steps alone are not in a loop
     assert reads(jax.make_jaxpr(sample)(jnp.zeros((4, 2))).jaxpr, steps) == 3
+
+
+def test_times_remain_constants_beside_numbers_that_are_differentiated():
+    """A score that has no derivative in time will do, though times and numbers are carried in one row."""
+    x_T, grid = jnp.ones((2, 2)), np.linspace(1.0, 0.1, 6)
+
+    def total(beta_max, in_time):
+        sde = sdelab.VP(beta_max=beta_max)
+        process = sdelab.ProbabilityFlow(sde, lambda x, t: -x * (1.0 + in_time(jnp.asarray(t))))
+        return jnp.sum(sdelab.sample(None, process, x_T, solver=solvers.DDIM(), grid=grid))
+
+    found = jax.grad(total)(20.0, eqxi.nondifferentiable)
+    np.testing.assert_allclose(found, jax.grad(total)(20.0, lambda t: t), rtol=1e-6)
+    assert abs(found) > 1e-3

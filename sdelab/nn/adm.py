@@ -38,7 +38,7 @@ class ADM(nnx.Module):
     attention; `embedding_multiplier` of `channels`, the width of the
     embedding; `classes` and `augmentations`, numbers of the condition, 0 for none; `label_dropout` and `dropout`,
     rates, active where keys are given; `dims`, 1, 2 or 3; `rematerialise` the blocks in the backward pass; `dtype` of
-    the arithmetic and `param_dtype`.
+    what has pixels and `param_dtype`.
 
     Condition: see `sdelab.nn.conditioning.Condition`.
     """

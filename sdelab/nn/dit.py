@@ -50,7 +50,7 @@ class DiT(nnx.Module):
     default spreads the range of about 5 of `sdelab.score.AbstractUnitInput` over that, and a published network, whose
     label is the time step, has 1; `out_channels`, by default `image_channels` (published networks have twice as many,
     the second half for the variance); `rematerialise`: what is inside a block is computed again in the backward pass;
-    `dtype` of the arithmetic and `param_dtype`.
+    `dtype` of what has pixels and `param_dtype`.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ class EDM2UNet(nnx.Module):
     the start of the decoder always has; `head_size`, which divides the channels where attention is; `dims`, 1, 2 or 3
     spatial axes; `classes`, 0 for a network without labels, and a negative label, or none, is a vector of zeros;
     `dropout`, and `label_dropout`, the rate at which labels become "none", rates that are active where keys are given;
-    `rematerialise`: what is inside a block is computed again in the backward pass; `dtype` of the arithmetic and
+    `rematerialise`: what is inside a block is computed again in the backward pass; `dtype` of what has pixels and
     `param_dtype`.
     """
 

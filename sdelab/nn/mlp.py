@@ -16,7 +16,7 @@ class MLP(nnx.Module):
     noise level and label. The last layer starts at zero. He et al. (2016), https://arxiv.org/abs/1603.05027.
 
     Arguments: `dim`, of a point; `width`; `depth`, the number of blocks; `classes`, 0 for a network without labels;
-    `dropout`, a rate in [0, 1), active where keys are given; `dtype` of the arithmetic and `param_dtype`.
+    `dropout`, a rate in [0, 1), active where keys are given; `dtype` of the blocks and `param_dtype`.
     """
 
     def __init__(

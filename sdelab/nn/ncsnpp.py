@@ -43,7 +43,7 @@ class NCSNpp(nnx.Module):
       divided by sqrt(2); `activation`: `swish`, `elu`, `relu` or `lrelu`; `init_scale` >= 0, of the last convolution of
       every branch and of the network;
     - `classes`, 0 for a network without class labels; `dropout`, a rate in [0, 1), active where keys are given;
-      `rematerialise`: what is inside a block is computed again in the backward pass; `dtype` of the arithmetic and
+      `rematerialise`: what is inside a block is computed again in the backward pass; `dtype` of what has pixels and
       `param_dtype`.
     """
 

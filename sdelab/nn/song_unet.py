@@ -42,7 +42,7 @@ class SongUNet(nnx.Module):
     `noise_multiplier` and `embedding_multiplier` of `channels`, the widths of the noise level's features and of the
     embedding; `classes` and `augmentations`, numbers of the condition, 0 for none; `label_dropout` and `dropout`,
     rates, active where keys are given; `dims`, 1, 2 or 3; `rematerialise` the blocks in the backward pass; `dtype` of
-    the arithmetic and `param_dtype`.
+    what has pixels and `param_dtype`.
 
     Condition: see `sdelab.nn.conditioning.Condition`.
     """

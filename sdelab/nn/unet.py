@@ -23,7 +23,7 @@ class UNet(nnx.Module):
     Arguments: `image_channels`; `channels`, at full resolution; `multipliers`, of `channels` at each resolution, the
     image halved from one to the next (its sides must allow that); `blocks`, per resolution on each way; `head_size`
     of the attention, which divides the lowest level's channels; `classes`, 0 for a network without labels; `dropout`,
-    a rate in [0, 1), active where keys are given; `dtype` of the arithmetic and `param_dtype`.
+    a rate in [0, 1), active where keys are given; `dtype` of what has pixels and `param_dtype`.
     """
 
     def __init__(

@@ -106,7 +106,7 @@ class ReverseTerm(diffrax.AbstractTerm):
         return self.interval(interval_index(self.clock, t0))
 
     def interval(self, index: Int[Array, ""], place: Place | None = None, silent: Interval | None = None) -> Interval:
-        """Step `index` of the grid, with its noise; `silent`: the same without, where that has been read already."""
+        """Step `index` of the grid, with its noise; `silent`: the same without noise, if that has been read already."""
         interval = jax.tree.map(lambda leaf: leaf[index], self.intervals) if silent is None else silent
         noise = self.noise.draw(index, self.draws, self.like) if self.draws else interval.noise
         return dataclasses.replace(interval, noise=noise, place=place)
@@ -290,9 +290,11 @@ class AbstractReverseSolver(diffrax.AbstractSolver):
         y0: State,
         args: AbstractReverseProcess,
         solver_state,
+        *,
         silent: Interval | None = None,
     ):
-        """diffrax's `step`, with what is known of the place in the grid, and the interval without noise, if it is there."""
+        """diffrax's `step`, with what is known of the place in the grid; `silent`: the interval, but for its noise, if that has been
+        read already."""
         memory, _, index = solver_state
         step = self.advance(args, y0, reverse_term_of(terms).interval(index, place, silent), memory)
         dense, state = dict(y0=y0, y1=step.x), (step.memory, self._mean(step.x_mean), index + 1)

@@ -1,7 +1,7 @@
 r"""Threefry-2x32 in 20 rounds, as `jax.random` has it.
 
-JAX's own primitive is a loop over the rounds on CPU, which costs more than the rounds where there are few numbers; elsewhere it is
-what stands here.
+JAX's own primitive is a loop over the rounds on CPU, which costs more than the rounds where there are few numbers. Elsewhere it
+is what stands here, but for the barrier at the end; what that costs on a GPU or TPU is unmeasured.
 """
 
 import jax

@@ -128,7 +128,7 @@ EMBEDDINGS = {
     "edm2": lambda net, c, keys: net._embed(c, LABEL, keys),
     "unet": lambda net, c, keys: net.embedding(c, LABEL),
 }
-LABEL = jnp.array([0, 1])
+LABEL = jnp.array([1, 1])
 BUILT = {
     "ncsnpp": NETWORKS["ncsnpp residual"][0],
     "song": NETWORKS["song"][0],
@@ -157,3 +157,4 @@ def test_noise_levels_and_labels_are_embedded_as_in_float32(name):
     single, half = (EMBEDDINGS[name](BUILT[name](dtype), c, keys) for dtype in (jnp.float32, jnp.bfloat16))
     assert half.dtype == jnp.float32
     np.testing.assert_array_equal(half, single)
+    assert np.any(half[0] != half[1])
