@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 
-class Place(NamedTuple):
+class Columns(NamedTuple):
     """Where an array stands: in the columns of its dtype, from `start` on."""
 
     dtype: int
@@ -19,14 +19,14 @@ class Place(NamedTuple):
 
 
 class RowTable(eqx.Module):
-    """A tree of arrays with a leading axis, those of one dtype side by side.
+    """A tree of arrays of shape `(rows, ...)`, those of one dtype side by side in one of shape `(rows, width)`.
 
     A loop that carries the row of its next step has numbers in it; one that reads `array[index]` where it needs it has the
     reading fused into what is computed for every element of the state, and on CPU that is not vectorised then.
     """
 
     columns: tuple[Array, ...]
-    places: tuple[Place, ...] = eqx.field(static=True)
+    places: tuple[Columns, ...] = eqx.field(static=True)
     structure: Any = eqx.field(static=True)
 
     @classmethod
@@ -38,7 +38,7 @@ class RowTable(eqx.Module):
             chosen = [i for i, leaf in enumerate(leaves) if leaf.dtype == dtype]
             widths = [math.prod(leaves[i].shape[1:]) for i in chosen]
             starts = itertools.accumulate(widths, initial=0)
-            places |= {i: Place(number, start, leaves[i].shape[1:]) for i, start in zip(chosen, starts, strict=False)}
+            places |= {i: Columns(number, start, leaves[i].shape[1:]) for i, start in zip(chosen, starts, strict=False)}
             parts = [leaves[i].reshape(len(leaves[i]), width) for i, width in zip(chosen, widths, strict=True)]
             columns.append(jnp.concatenate(parts, axis=1))
         return cls(tuple(columns), tuple(places[i] for i in range(len(leaves))), structure)

@@ -22,8 +22,7 @@ class GridLoop(diffrax.AbstractAdjoint):
     step to step is known as well: the solver's first `opening()` steps are compiled each for itself, so that the others are a
     loop without branches, but for the step to sigma = 0 of a grid that may end there: compiled for itself, it would be one more
     copy of the network. The loop carries the numbers of its next step (`RowTable`). Gradients are the same, with the same
-    checkpoints in that loop, and nothing but the state
-    kept of the steps before it.
+    checkpoints in that loop, and nothing but the state kept of the steps before it.
 
     Fields: `clock`, the times of the controller, which checks them in the compiled program; read from there, that check is a call
     back to Python, and a program with one is waited for on CPU; `as_clock` has made it before. `checkpoints`; `above_data`: whether

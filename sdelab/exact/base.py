@@ -62,7 +62,7 @@ class AbstractDistribution(eqx.Module):
 
     @abc.abstractmethod
     def sample(self, key: PRNGKey, n: int) -> State:
-        """`n` independent draws, `(n, *event)`."""
+        """`n` independent draws, `(n, *event)`. Errors: an `n` that is not an integer >= 1."""
 
     @abc.abstractmethod
     def score(self, sde: AbstractAffineSDE) -> AbstractExactScore:

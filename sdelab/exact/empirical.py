@@ -44,6 +44,7 @@ class Empirical(AbstractDistribution):
         return self.data.shape[1:]
 
     def sample(self, key: PRNGKey, n: int) -> State:
+        check_count(n=n)
         return self.data[jax.random.randint(key, (n,), 0, self.data.shape[0])]
 
     def score(self, sde: AbstractAffineSDE) -> "EmpiricalScore":

@@ -1,11 +1,10 @@
-import operator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from sdelab._checks import check_finite
+from sdelab._checks import check_count, check_finite
 from sdelab._compile import jit
 from sdelab._typing import PRNGKey, State, Time
 from sdelab.exact.base import (
@@ -45,7 +44,8 @@ class Gaussian(AbstractDensity):
         return self.mean.shape
 
     def sample(self, key: PRNGKey, n: int) -> State:
-        return _sample(self, key, operator.index(n))
+        check_count(n=n)
+        return _sample(self, key, int(n))
 
     def log_prob(self, x: State) -> Float[Array, "..."]:
         check_density(self.covariance)

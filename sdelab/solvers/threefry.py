@@ -1,4 +1,4 @@
-r"""Threefry-2x32 in 20 rounds, as `jax.random` has it.
+"""Threefry-2x32 in 20 rounds, as `jax.random` has it.
 
 JAX's own primitive is a loop over the rounds on CPU, which costs more than the rounds where there are few numbers. Elsewhere it
 is what stands here, but for the barrier at the end; what that costs on a GPU or TPU is unmeasured.
@@ -18,7 +18,8 @@ def threefry_2x32(
 ) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
     """Two words of 32 random bits for each key and counter of two words; shapes broadcast.
 
-    Salmon, Moraes, Dror and Shaw (2011), section 4.2 and table 2, https://doi.org/10.1145/2063384.2063405.
+    Salmon, Moraes, Dror and Shaw (2011), https://doi.org/10.1145/2063384.2063405; the rotations and the parity are those of
+    its authors' Random123, https://github.com/DEShawResearch/random123, threefry.h.
     """
     keys = (*key, key[0] ^ key[1] ^ PARITY)
     x0, x1 = counter[0] + keys[0], counter[1] + keys[1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sdelab import VP
-from sdelab.exact import Gaussian, GaussianMixture, LowRank
+from sdelab.exact import Empirical, Gaussian, GaussianMixture, LowRank
 
 MEANS = np.zeros((3, 2))
 
@@ -61,3 +61,10 @@ def test_singular_covariances_have_no_density_but_a_score(distribution):
         distribution.log_prob(jnp.zeros((4, 2)))
     assert np.all(np.isfinite(distribution.score(VP())(jnp.ones((4, 2)), 1e-5)))
     assert np.all(np.isfinite(distribution.sample(jax.random.key(0), 3)))
+
+
+@pytest.mark.parametrize("n", [0, -1, True])
+@pytest.mark.parametrize("distribution", [Gaussian(np.zeros(2), 1.0), GaussianMixture(MEANS, 1.0), Empirical(MEANS)])
+def test_a_number_of_draws_that_is_none(distribution, n):
+    with pytest.raises(ValueError, match=r"n = .* is not accepted; n must be an integer >= 1"):
+        distribution.sample(jax.random.key(0), n)
