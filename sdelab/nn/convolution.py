@@ -1,8 +1,7 @@
 """Convolutions in one, two or three spatial dimensions, channels last."""
 
-import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -117,42 +116,30 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(bias_init(rngs.params(), (out_channels,), param_dtype))
 
     def __call__(
-        self,
-        x: Float[Array, "batch *space channels"],
-        *,
-        scale: float = 1.0,
-        shift: Float[Array, "batch out"] | None = None,
+        self, x: Float[Array, "batch *space channels"], *, scale: float = 1.0
     ) -> Float[Array, "batch *smaller out"]:
-        """`scale` times the convolution, plus `scale` times the bias and a `shift` for each sample.
+        """`scale` times the convolution and the bias.
 
-        The parameters are scaled, and bias and shift are summed, before they meet the image: it is read less often,
-        and what comes back to it is the convolution's own.
+        The parameters are scaled before they meet the image: it is read less often, and what comes back to it is the
+        convolution's own.
         """
-        return self._apply(functools.partial(convolve, padding=self.padding, stride=self.stride), x, scale, shift)
+        return add_bias(self.linear(x, scale=scale), scale * self.bias[...])
 
-    def of_doubled(
-        self,
-        x: Float[Array, "batch *space channels"],
-        *,
-        scale: float = 1.0,
-        shift: Float[Array, "batch out"] | None = None,
-    ) -> Float[Array, "batch *larger out"]:
+    def linear(
+        self, x: Float[Array, "batch *space channels"], *, scale: float = 1.0
+    ) -> Float[Array, "batch *smaller out"]:
+        """Without the bias, which the norm behind it may add at no cost: the `offset` of `GroupNorm`."""
+        kernel = scale * self.kernel[...]
+        return convolve(x.astype(self.dtype), kernel, padding=self.padding, stride=self.stride)
+
+    def linear_of_doubled(self, x: Float[Array, "batch *space channels"]) -> Float[Array, "batch *larger out"]:
         """The same of `x` with every pixel doubled along each axis; the layer keeps the shape."""
         if self.stride != 1 or self.padding != same(self.kernel.shape[0], x.ndim - 2):
             raise ValueError(
                 f"stride = {self.stride} with padding = {self.padding} is not accepted; of an image with doubled pixels "
                 "there is only the convolution that keeps the shape."
             )
-        return self._apply(convolve_doubled, x, scale, shift)
-
-    def _apply(
-        self, convolution: Callable[[Array, Array], Array], x: Array, scale: float, shift: Array | None
-    ) -> Array:
-        out = convolution(x.astype(self.dtype), scale * self.kernel[...])
-        bias = (scale * self.bias[...]).astype(self.dtype)
-        if shift is None:
-            return add_bias(out, bias)
-        return out + (shift.astype(self.dtype) + bias[None, :]).reshape((-1,) + (1,) * (x.ndim - 2) + bias.shape)
+        return convolve_doubled(x.astype(self.dtype), self.kernel[...])
 
 
 def add_bias(x: Float[Array, "batch *space channels"], bias: Float[Array, " channels"]) -> Array:

@@ -25,14 +25,14 @@ def group_norm(channels: int, epsilon: float, *, param_dtype: DTypeLike) -> Grou
     return GroupNorm(channels, groups=min(32, channels // 4), epsilon=epsilon, param_dtype=param_dtype)
 
 
-def shift(norm: GroupNorm, h: Array, offset: Array) -> Array:
-    r"""$\mathrm{norm}(h + o)$, the embedding added before the norm. Ho et al. (2020), https://arxiv.org/abs/2006.11239."""
-    return norm(h + offset.reshape(offset.shape[:1] + (1,) * (h.ndim - 2) + offset.shape[1:]).astype(h.dtype))
+def shift(norm: GroupNorm, h: Array, bias: Array, offset: Array) -> Array:
+    r"""$\mathrm{norm}(h + b + o)$, the embedding added before the norm. Ho et al. (2020), https://arxiv.org/abs/2006.11239."""
+    return norm(h, offset=bias + offset.astype(bias.dtype))
 
 
-def scale_shift(norm: GroupNorm, h: Array, modulation: Array) -> Array:
-    r"""$(1 + s)\,\mathrm{norm}(h) + o$. Dhariwal and Nichol (2021), section 3, https://arxiv.org/abs/2105.05233."""
-    return norm(h, modulation)
+def scale_shift(norm: GroupNorm, h: Array, bias: Array, modulation: Array) -> Array:
+    r"""$(1 + s)\,\mathrm{norm}(h + b) + o$. Dhariwal and Nichol (2021), section 3, https://arxiv.org/abs/2105.05233."""
+    return norm(h, modulation, offset=bias)
 
 
 WIDTHS = {shift: 1, scale_shift: 2}
@@ -50,7 +50,7 @@ class BlockStyle:
     query, key and value; `bias_init` of so many inputs.
     """
 
-    modulate: Callable[[GroupNorm, Array, Array], Array]
+    modulate: Callable[[GroupNorm, Array, Array, Array], Array]
     skip_scale: float
     epsilon: float
     taps: Taps
@@ -111,16 +111,17 @@ class EDMBlock(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch *space channels"], embedding: Float[Array, "batch width"], keys: PRNGKeys | None
     ) -> Float[Array, "batch *resampled out"]:
-        h = self._first(jax.nn.silu(self.norm0(x)))
-        h = jax.nn.silu(self.modulate(self.norm1, h, self.modulation(embedding)))
+        h, bias = self._first(jax.nn.silu(self.norm0(x))), self.conv0.bias[...].astype(jnp.float32)[None, :]
+        h = jax.nn.silu(self.modulate(self.norm1, h, bias, self.modulation(embedding)))
         h = self.conv1(dropout(h, self.dropout, keys, self.number))
         h = (h + self._shortcut(x)) * self.skip_scale
         return h if self.attention is None else (h + self.attention(h)) * self.skip_scale
 
     def _first(self, h: Array) -> Array:
+        """Without the bias, which is the norm's."""
         if self.resample is upsample:
             return convolve_upsampled(self.conv0, h, self.taps)
-        return self.conv0(self._resample(h))
+        return self.conv0.linear(self._resample(h))
 
     def _shortcut(self, x: Array) -> Array:
         if self.skip is None:

@@ -128,6 +128,10 @@ class GroupNorm(nnx.Module):
 
     Statistics in float32, by sums over pixels first: two reads of the image in all. `groups` divides `channels`; by
     default their greatest common divisor with 8.
+
+    What is added to a channel before the norm, a convolution's bias or an embedding, changes the image's means and not
+    its variances in each channel: as `offset` it costs no pass over the image, forwards or backwards.
+
     Wu and He (2018), section 3, https://arxiv.org/abs/1803.08494; Perez et al. (2017), section 2 (the modulation),
     https://arxiv.org/abs/1709.07871.
     """
@@ -149,32 +153,62 @@ class GroupNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((channels,), param_dtype))
 
     def __call__(
-        self, x: Float[Array, "batch *space channels"], modulation: Float[Array, "batch twice"] | None = None
+        self,
+        x: Float[Array, "batch *space channels"],
+        modulation: Float[Array, "batch twice"] | None = None,
+        *,
+        offset: Float[Array, "#batch channels"] | None = None,
     ) -> Float[Array, "batch *space channels"]:
-        """`modulation` holds scale and shift, `2 * channels` numbers for each sample; 0 leaves the norm as it is."""
-        return multiply_add(x, *self.gain_and_shift((x,), modulation))
+        """Of `x` plus the `offset` of each channel.
+
+        `modulation` holds scale and shift, `2 * channels` numbers for each sample; 0 leaves the norm as it is.
+        """
+        return multiply_add(x, *self.gain_and_shift((x,), modulation, offset))
 
     def gain_and_shift(
-        self, parts: Sequence[Float[Array, "batch *space _"]], modulation: Float[Array, "batch twice"] | None = None
+        self,
+        parts: Sequence[Float[Array, "batch *space _"]],
+        modulation: Float[Array, "batch twice"] | None = None,
+        offset: Float[Array, "#batch channels"] | None = None,
     ) -> tuple[Float[Array, "batch channels"], Float[Array, "batch channels"]]:
         """What the norm multiplies each channel with and adds to it; the channels are those of all `parts`, in order."""
-        mean, inverse_std = self._statistics(parts)
-        gain, shift = (p[...].astype(jnp.float32)[None, :] for p in (self.scale, self.bias))
+        offset = None if offset is None else offset.astype(jnp.float32)
+        mean, inverse_std = self._statistics(parts, offset)
+        gain, shift = self._parameters(mean.shape[0])
         if modulation is not None:
-            scale, offset = jnp.split(modulation.astype(jnp.float32), 2, axis=-1)
-            gain, shift = gain * (1.0 + scale), shift * (1.0 + scale) + offset
+            scale, more = jnp.split(modulation.astype(jnp.float32), 2, axis=-1)
+            gain, shift = gain * (1.0 + scale), shift * (1.0 + scale) + more
         gain = gain * inverse_std
         return gain, shift - mean * gain
 
-    def _statistics(self, parts: Sequence[Float[Array, "batch *space _"]]) -> tuple[Array, Array]:
-        """Mean and inverse standard deviation of each channel's group, both `(batch, channels)`."""
+    def _parameters(self, batch: int) -> tuple[Array, Array]:
+        """Scale and bias for each sample.
+
+        They are stacked before they are repeated: XLA would take the sum over samples and pixels, the gradient of a
+        bias that is repeated alone, in a pass of its own beside the sums over pixels.
+        """
+        stacked = jnp.stack([self.scale[...], self.bias[...]]).astype(jnp.float32)
+        repeated = jnp.broadcast_to(stacked, (batch, *stacked.shape))
+        return repeated[:, 0], repeated[:, 1]
+
+    def _statistics(
+        self, parts: Sequence[Float[Array, "batch *space _"]], offset: Float[Array, "#batch channels"] | None
+    ) -> tuple[Array, Array]:
+        """What to subtract from each channel of the `parts`, and the inverse standard deviation of its group.
+
+        The variance of a group is the mean of its channels' variances plus the variance of their means.
+        """
         flat = [x.astype(jnp.float32).reshape(x.shape[0], -1, x.shape[-1]) for x in parts]
-        moments = jnp.stack([jnp.concatenate([jnp.mean(x**k, axis=1) for x in flat], axis=-1) for k in (1, 2)])
-        _, batch, channels = moments.shape
-        mean, square = jnp.mean(moments.reshape(2, batch, self.groups, -1), axis=-1)
-        inverse_std = jax.lax.rsqrt(jnp.maximum(square - mean**2, 0.0) + self.epsilon)
-        repeats = channels // self.groups
-        return jnp.repeat(mean, repeats, axis=-1), jnp.repeat(inverse_std, repeats, axis=-1)
+        mean, square = (jnp.concatenate([jnp.mean(x**k, axis=1) for x in flat], axis=-1) for k in (1, 2))
+        grouped = (mean.shape[0], self.groups, -1)
+        within = (square - mean**2).reshape(grouped)
+        shifted = mean if offset is None else mean + offset
+        middle = jnp.mean(shifted.reshape(grouped), axis=-1, keepdims=True)
+        between = (shifted.reshape(grouped) - middle) ** 2
+        variance = jnp.maximum(jnp.mean(within + between, axis=-1, keepdims=True), 0.0)
+        inverse_std = jax.lax.rsqrt(variance + self.epsilon)
+        middle, inverse_std = (jnp.broadcast_to(a, between.shape).reshape(mean.shape) for a in (middle, inverse_std))
+        return middle if offset is None else middle - offset, inverse_std
 
 
 def multiply_add(

@@ -156,16 +156,18 @@ class ResidualBlock(nnx.Module):
         comes back would be read whole for each of them.
         """
         common, parts = self.common, x if isinstance(x, tuple) else (x,)
-        shift = None if embedding is None else self.embedding(embedding).astype(common.dtype)
-        h = self._first(self._normalised(parts), shift)
-        h = common.activate(self.norm2(h))
+        offset = self.conv1.bias[...].astype(jnp.float32)[None, :]
+        if embedding is not None:
+            offset = offset + self.embedding(embedding).astype(jnp.float32)
+        h = common.activate(self.norm2(self._first(self._normalised(parts)), offset=offset))
         h = self.conv2(dropout(h, common.dropout, keys, self.number), scale=common.rescaling)
         return h + self._skipped(parts)
 
-    def _first(self, h: Array, shift: Array | None) -> Array:
+    def _first(self, h: Array) -> Array:
+        """Without the bias, which is the norm's."""
         if self.resample == "up":
-            return convolve_upsampled(self.conv1, h, self.common.taps, shift=shift)
-        return self.conv1(downsample(h, self.common.taps) if self.resample == "down" else h, shift=shift)
+            return convolve_upsampled(self.conv1, h, self.common.taps)
+        return self.conv1.linear(downsample(h, self.common.taps) if self.resample == "down" else h)
 
     def _skipped(self, parts: Sequence[Array]) -> Array:
         """Times the factor of the sum. The map of the channels is taken at the lower of the two resolutions."""

@@ -66,10 +66,10 @@ def upsample_convolve(
 
 
 def convolve_upsampled(
-    conv: Conv, x: Float[Array, "batch *space channels"], taps: Taps, *, shift: Float[Array, "batch out"] | None = None
+    conv: Conv, x: Float[Array, "batch *space channels"], taps: Taps
 ) -> Float[Array, "batch *larger out"]:
-    """`conv(upsample(x, taps), shift=shift)`, of a layer that keeps the shape."""
-    return conv.of_doubled(x, shift=shift) if is_plain(taps) else conv(upsample(x, taps), shift=shift)
+    """`conv.linear(upsample(x, taps))`, of a layer that keeps the shape."""
+    return conv.linear_of_doubled(x) if is_plain(taps) else conv.linear(upsample(x, taps))
 
 
 def convolve_downsample(

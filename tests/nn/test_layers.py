@@ -1,5 +1,7 @@
 """Layers against their formulas in NumPy, and the split of a module into function and parameters."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,12 +52,47 @@ def test_swish_and_two_derivatives_are_its_closed_form_s():
     np.testing.assert_allclose(forward, second, rtol=1e-5, atol=5e-7)
 
 
-def test_convolution_scales_its_parameters_and_adds_a_shift_to_each_sample():
+def test_group_norm_of_an_offset_is_that_of_the_sum():
     random = np.random.RandomState(0)
+    norm, x = GroupNorm(24, groups=4), 2.0 + random.normal(size=(3, 4, 5, 24))
+    norm.scale[...], norm.bias[...] = jnp.linspace(0.5, 1.5, 24), jnp.linspace(-1.0, 1.0, 24)
+    for size in (1.0, 300.0):  # of 300, whose square has a rounding error of 5e-3, the variance loses nothing either
+        offset = size * random.normal(size=(3, 24))
+        total = (x + offset[:, None, None, :]).reshape(3, 20, 4, 6)
+        expected = (total - total.mean((1, 3), keepdims=True)) / np.sqrt(total.var((1, 3), keepdims=True) + 1e-5)
+        expected = expected.reshape(x.shape) * np.linspace(0.5, 1.5, 24) + np.linspace(-1.0, 1.0, 24)
+        out = norm(jnp.asarray(x, jnp.float32), offset=jnp.asarray(offset, jnp.float32))
+        np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+    out = norm(jnp.asarray(x, jnp.float32), offset=jnp.full((1, 24), 300.0, jnp.float32))
+    # a rounding of 300 is 1.5e-5 here; in the variance a sum of images would be off by 1e-2
+    np.testing.assert_allclose(out, norm(jnp.asarray(x, jnp.float32)), rtol=0, atol=6e-5)
+
+
+def test_offset_and_parameters_of_a_norm_have_gradients_without_passes_over_the_image():
+    norm, x, offset = GroupNorm(8), jnp.ones((3, 16, 16, 8)), jnp.zeros((3, 8))
+    apply, params = as_function(norm)
+
+    def loss(x, params, offset):
+        return jnp.sum(jnp.sin(apply(params, x, offset=offset)))
+
+    def sums_over_images(*arguments: int) -> list[tuple[int, ...]]:
+        """The shapes that image-sized arrays are summed to, as XLA leaves them."""
+        text = jax.jit(jax.grad(loss, arguments)).lower(x, params, offset).compile().as_text()
+        found = re.findall(r"= f32\[([\d,]*)\]\S* reduce\((?:f32\[[\d,]*\]\S* )?%([\w.]+)", text)
+        size = dict(re.findall(r"%([\w.]+) = f32\[([\d,]*)\]", text)) | dict(
+            re.findall(r"([\w.]+): f32\[([\d,]*)\]", text)
+        )
+        return sorted(out for out, name in found if size[name] in ("3,16,16,8", "3,256,8"))
+
+    assert sums_over_images(0, 1, 2) == sums_over_images(0)
+    assert set(sums_over_images(0)) == {"3,8"}
+
+
+def test_convolution_scales_its_parameters():
     conv = Conv(3, 5, bias_init=nnx.initializers.ones_init(), rngs=nnx.Rngs(params=0))
-    x, shift = (jnp.asarray(random.normal(size=s), jnp.float32) for s in ((2, 4, 6, 3), (2, 5)))
-    expected = 0.5 * np.asarray(conv(x)) + np.asarray(shift)[:, None, None, :]
-    np.testing.assert_allclose(conv(x, scale=0.5, shift=shift), expected, rtol=1e-5, atol=1e-6)
+    x = jnp.asarray(np.random.RandomState(0).normal(size=(2, 4, 6, 3)), jnp.float32)
+    np.testing.assert_allclose(conv(x, scale=0.5), 0.5 * np.asarray(conv(x)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(conv.linear(x) + 1.0, conv(x), rtol=1e-5, atol=1e-6)
 
 
 def test_group_norm_has_statistics_in_float32_for_bfloat16_images():

@@ -118,7 +118,7 @@ def test_its_kernel_is_summed_before_it_is_rounded():
 def test_a_layer_that_changes_the_shape_has_none():
     conv = Conv(1, 1, stride=2, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"stride = 2 .* keeps the shape"):
-        conv.of_doubled(jnp.zeros((1, 4, 4, 1)))
+        conv.linear_of_doubled(jnp.zeros((1, 4, 4, 1)))
 
 
 @pytest.mark.parametrize("taps", [(1,), (1.0, -1.0), (1.0, float("nan"))])
