@@ -31,6 +31,10 @@ class Options:
     predictor: str | None = None
     corrector: str | None = None
     sequence: str | None = None
+    s_churn: float | None = None
+    s_min: float | None = None
+    s_max: float | None = None
+    s_noise: float | None = None
 
 
 def _predictor_corrector(options: Options) -> diffrax.AbstractSolver:
@@ -43,6 +47,21 @@ def _predictor_corrector(options: Options) -> diffrax.AbstractSolver:
     return solvers.PredictorCorrector(predictor=predictor, corrector=corrector, sequence=sequence)
 
 
+def _churn(options: Options) -> diffrax.AbstractSolver:
+    given = {name: getattr(options, name) for name in NOISE}
+    return solvers.Churn(solvers.Heun(), **{"s_churn": 40.0, **{k: v for k, v in given.items() if v is not None}})
+
+
+CORRECTION = ("snr", "corrector_steps", "predictor", "corrector", "sequence")
+NOISE = {
+    "s_churn": "how much noise is added on the way (default: 40)",
+    "s_min": "the noise-to-signal ratio from which on it is",
+    "s_max": "that up to which it is",
+    "s_noise": "the factor of the noise",
+}
+OF_ONE_SOLVER = {"churn": (_churn, NOISE), "predictor_corrector": (_predictor_corrector, CORRECTION)}
+"""Solvers with options of their own, and those options."""
+
 PREDICTORS = {
     "ancestral": solvers.Ancestral,
     "ancestral_ddpm": solvers.AncestralDDPM,
@@ -52,7 +71,6 @@ PREDICTORS = {
 }
 CORRECTORS = {"annealed_langevin": solvers.AnnealedLangevin, "langevin": solvers.Langevin}
 SEQUENCES = {"corrector_first": solvers.CorrectorFirst, "predictor_first": solvers.PredictorFirst}
-CORRECTED = {"predictor_corrector": _predictor_corrector}
 STOCHASTIC: dict[str, Any] = PREDICTORS | {
     "ancestral_heun": lambda: solvers.AncestralStep(solvers.Heun()),
     "diffrax_euler_heun": diffrax.EulerHeun,
@@ -100,7 +118,7 @@ DETERMINISTIC: dict[str, Any] = {
     "reversible_heun": diffrax.ReversibleHeun,
     "tsit5": diffrax.Tsit5,
 }
-SOLVERS = sorted(CORRECTED | STOCHASTIC | DETERMINISTIC)
+SOLVERS = sorted({*OF_ONE_SOLVER, *STOCHASTIC, *DETERMINISTIC})
 GRIDS: dict[str, Callable[..., np.ndarray]] = {
     "cosine": grids.cosine,
     "edm": grids.edm,
@@ -126,7 +144,11 @@ def choose(
         solver = DETERMINISTIC[options.solver]()
     else:
         process = ReverseSDE(sde, score, stochasticity=1.0 if options.stochasticity is None else options.stochasticity)
-        solver = CORRECTED[options.solver](options) if options.solver in CORRECTED else STOCHASTIC[options.solver]()
+        solver = (
+            OF_ONE_SOLVER[options.solver][0](options)
+            if options.solver in OF_ONE_SOLVER
+            else STOCHASTIC[options.solver]()
+        )
     arguments = {"solver": solver, "finish": _lookup("finish", FINISHES, options.finish)()}
     if options.steps is not None:
         check_count(steps=options.steps)
@@ -145,9 +167,10 @@ def _check_options(options: Options) -> None:
         )
     if options.grid != "uniform" and options.steps is None:
         raise ValueError(f"grid = {options.grid!r} needs steps.")
-    for name in ("snr", "corrector_steps", "predictor", "corrector", "sequence"):
-        if getattr(options, name) is not None and options.solver not in CORRECTED:
-            raise ValueError(f"{name} belongs to {', '.join(CORRECTED)}; {options.solver} has no corrector.")
+    for solver, (_, own) in OF_ONE_SOLVER.items():
+        for name in own:
+            if getattr(options, name) is not None and options.solver != solver:
+                raise ValueError(f"{name} belongs to {solver}; {options.solver} has no such option.")
     for name, table in (("predictor", PREDICTORS), ("corrector", CORRECTORS), ("sequence", SEQUENCES)):
         if getattr(options, name) is not None:
             _lookup(name, table, getattr(options, name))

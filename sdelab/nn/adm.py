@@ -1,6 +1,7 @@
 """The network of Dhariwal and Nichol, "ablated diffusion model", in EDM's version."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float
 
 from sdelab._checks import check_count
 from sdelab._typing import PRNGKeys
+from sdelab.nn.attention import heads_of
 from sdelab.nn.conditioning import Condition
 from sdelab.nn.convolution import Conv
 from sdelab.nn.edm_backbone import EDMBackbone, UNetPlan
@@ -29,13 +31,14 @@ class ADM(nnx.Module):
     Dhariwal and Nichol (2021), section 3, https://arxiv.org/abs/2105.05233, as in Karras et al. (2022),
     https://arxiv.org/abs/2206.00364, `DhariwalUNet` of https://github.com/NVlabs/edm: the embedding scales and shifts
     the second norm of a block, and the number of heads follows from the channels. The defaults are the
-    sizes for ImageNet at 64 pixels, which was trained with `classes=1000` and `dropout=0.1`.
+    sizes for ImageNet at 64 pixels, which was trained with `classes=1000` and `dropout=0.1`; those of Dhariwal and Nichol's other
+    networks are in `sdelab.nn.presets`.
 
     Arguments: `image_channels`; `image_size`, a side, by which `attention_resolutions` name levels (images with other
     sides are taken too); `out_channels`, by default `image_channels` (iDDPM's networks return twice as many: see
     `LeadingChannels`); `channels`, and `multipliers` of it at each resolution, the image halved from one to the next;
     `blocks`, per resolution; `head_size`, channels of a head: `width // head_size` heads, and with fewer channels, as published, no
-    attention; `embedding_multiplier` of `channels`, the width of the
+    attention; `heads`, in their place, so many at every level that attends; `embedding_multiplier` of `channels`, the width of the
     embedding; `classes` and `augmentations`, numbers of the condition, 0 for none; `label_dropout` and `dropout`,
     rates, active where keys are given; `dims`, 1, 2 or 3; `rematerialise` the blocks in the backward pass; `dtype` of
     what has pixels and `param_dtype`.
@@ -50,10 +53,11 @@ class ADM(nnx.Module):
         image_size: int,
         out_channels: int | None = None,
         channels: int = 192,
-        multipliers: tuple[int, ...] = (1, 2, 3, 4),
+        multipliers: tuple[int | float, ...] = (1, 2, 3, 4),
         blocks: int = 3,
         attention_resolutions: tuple[int, ...] = (32, 16, 8),
         head_size: int = 64,
+        heads: int | None = None,
         embedding_multiplier: int = 4,
         classes: int = 0,
         augmentations: int = 0,
@@ -69,14 +73,16 @@ class ADM(nnx.Module):
             image_channels, image_size, out_channels, channels, multipliers, blocks, attention_resolutions,
             embedding_multiplier, dropout, dims, rematerialise,
         )  # fmt: skip
-        check_count(head_size=head_size)
+        check_count(head_size=head_size, **({} if heads is None else {"heads": heads}))
         self.plan, self.dtype, inside = plan, jnp.dtype(dtype), plan.widths[0]
         settings: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         told = {"classes": classes, "augmentations": augmentations, "label_dropout": label_dropout}
         self.embedding = ADMEmbedding(channels, plan.embedding_width, **told, **settings)
         uniform = {"kernel_init": uniform_fan_in(), "bias_init": uniform_bias(image_channels * 3**dims)}
         self.first = Conv(image_channels, inside, dims=dims, **uniform, **settings)
-        self.backbone = EDMBackbone(inside, plan, adm_style(blocks, head_size), **settings)
+        self.backbone = EDMBackbone(
+            inside, plan, adm_style(blocks, functools.partial(heads_of, head_size, heads)), **settings
+        )
         self.norm = group_norm(inside, _EPSILON, param_dtype=param_dtype)
         self.last = Conv(inside, plan.out, dims=dims, kernel_init=nnx.initializers.zeros_init(), **settings)
 
@@ -95,8 +101,8 @@ class ADM(nnx.Module):
         return self.last(jax.nn.silu(self.norm(h))).astype(jnp.float32)
 
 
-def adm_style(blocks: int, head_size: int) -> BlockStyle:
-    """The blocks: scale and shift, heads of a fixed size, branches that start at zero, plain sums and resampling."""
+def adm_style(blocks: int, heads: Callable[[int], int]) -> BlockStyle:
+    """The blocks: scale and shift, as many heads as `heads` says of the channels, branches that start at zero."""
     return BlockStyle(
         modulate=scale_shift,
         skip_scale=1.0,
@@ -104,19 +110,9 @@ def adm_style(blocks: int, head_size: int) -> BlockStyle:
         taps=PLAIN,
         project_resampled=False,
         attention_up=blocks + 1,
-        heads=functools.partial(_heads_of, head_size),
+        heads=heads,
         kernel_init=uniform_fan_in(),
         last_init=nnx.initializers.zeros_init(),
         attention_init=uniform_fan_in(),
         bias_init=uniform_bias,
     )
-
-
-def _heads_of(head_size: int, channels: int) -> int:
-    heads = channels // head_size
-    if heads and channels % heads:
-        raise ValueError(
-            f"head_size = {head_size} is not accepted; its {heads} heads must divide the {channels} channels of a level "
-            "that attends."
-        )
-    return heads

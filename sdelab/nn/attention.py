@@ -23,6 +23,20 @@ def attend(
     return mixed.reshape(shape)
 
 
+def heads_of(head_size: int, heads: int | None, channels: int) -> int:
+    """How many heads `channels` have: `heads`, or without a number as many as there is room for of about `head_size`, 0 below it.
+
+    Errors: heads that do not divide the channels.
+    """
+    count = channels // head_size if heads is None else heads
+    if count and channels % count:
+        given = f"head_size = {head_size}" if heads is None else f"heads = {heads}"
+        raise ValueError(
+            f"{given} is not accepted; its {count} heads must divide the {channels} channels of a level that attends."
+        )
+    return count
+
+
 def takes_flash_attention(shape: tuple[int, ...], dtype: DTypeLike) -> bool:
     """Whether cuDNN's flash attention can be had, of a query `(batch, pixels, heads, channels)`; jax never chooses it by itself.
 

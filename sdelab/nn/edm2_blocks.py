@@ -5,7 +5,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from sdelab._typing import PRNGKeys
-from sdelab.nn.attention import attend
+from sdelab.nn.attention import attend, heads_of
 from sdelab.nn.layers import at_least_single, dropout
 from sdelab.nn.magnitude_preserving import MPConv, mp_silu, mp_sum, normalize, pixel_norm
 from sdelab.nn.resampling import upsample
@@ -32,7 +32,7 @@ class EncoderBlock(nnx.Module):
     ):
         self.skip = MPConv(inputs, outputs, **settings) if inputs != outputs else None
         self.residual = ResidualBranch(outputs, outputs, embedding, dims, number, rate, **settings)
-        self.attention = CosineAttention(outputs, head_size, **settings) if attention else None
+        self.attention = _attention(outputs, head_size, **settings) if attention else None
 
     def __call__(self, h: Array, embedding: Array, keys: PRNGKeys | None) -> Array:
         h = pixel_norm(h if self.skip is None else self.skip(h))
@@ -64,7 +64,7 @@ class DecoderBlock(nnx.Module):
         self.up = up
         self.skip = MPConv(inputs, outputs, **settings) if inputs != outputs else None
         self.residual = ResidualBranch(inputs, outputs, embedding, dims, number, rate, **settings)
-        self.attention = CosineAttention(outputs, head_size, **settings) if attention else None
+        self.attention = _attention(outputs, head_size, **settings) if attention else None
 
     def __call__(self, h: Array, embedding: Array, keys: PRNGKeys | None) -> Array:
         skipped = h if self.skip is None else self.skip(h)
@@ -102,23 +102,22 @@ class CosineAttention(nnx.Module):
     Karras et al. (2024), figure 21, https://arxiv.org/abs/2312.02696.
     """
 
-    def __init__(self, channels: int, head_size: int, **settings):
-        if channels % head_size:
-            raise ValueError(
-                f"head_size = {head_size} is not accepted; head_size must divide the {channels} channels of a "
-                "resolution with attention."
-            )
-        self.head_size = head_size
+    def __init__(self, channels: int, heads: int, **settings):
+        self.heads = heads
         self.query_key_value = MPConv(channels, 3 * channels, **settings)
         self.out = MPConv(channels, channels, **settings)
 
     def __call__(self, h: Array) -> Array:
-        heads = h.shape[-1] // self.head_size
         # as published: within a head, the three take turns
-        projected = self.query_key_value(h).reshape(*h.shape[:-1], heads, self.head_size, 3)
+        projected = self.query_key_value(h).reshape(*h.shape[:-1], self.heads, -1, 3)
         projected = normalize(projected, (projected.ndim - 2,))
         query, key, value = (projected[..., i].reshape(h.shape) for i in range(3))
-        return self.out(attend(query, key, value, heads))
+        return self.out(attend(query, key, value, self.heads))
+
+
+def _attention(channels: int, head_size: int, **settings) -> CosineAttention | None:
+    heads = heads_of(head_size, None, channels)
+    return CosineAttention(channels, heads, **settings) if heads else None
 
 
 def _attend_and_clip(h: Array, attention: CosineAttention | None) -> Array:

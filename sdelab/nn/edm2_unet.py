@@ -48,8 +48,9 @@ class EDM2UNet(nnx.Module):
     Arguments: `image_channels`; `image_size`, the side at which `attention_resolutions` are counted (any sides that
     the levels can halve are accepted); `channels`, and `multipliers` of them at each resolution;
     `blocks`, per resolution in the encoder, one more in the decoder; `attention_resolutions`, sides with attention, which
-    the start of the decoder always has; `head_size`, which divides the channels where attention is; `dims`, 1, 2 or 3
-    spatial axes; `classes`, 0 for a network without labels, and a negative label, or none, is a vector of zeros;
+    the start of the decoder always has; `head_size`, channels of a head: `width // head_size` heads, and with fewer channels, as
+    published, no attention; `dims`, 1, 2 or 3 spatial axes; `classes`, 0 for a network without labels, and a negative label, or
+    none, is a vector of zeros;
     `dropout`, and `label_dropout`, the rate at which labels become "none", rates that are active where keys are given;
     `rematerialise`: what is inside a block is computed again in the backward pass; `dtype` of what has pixels and
     `param_dtype`.

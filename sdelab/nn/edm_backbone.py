@@ -28,7 +28,7 @@ class UNetPlan:
     image_size: int
     out_channels: int | None
     channels: int
-    multipliers: tuple[int, ...]
+    multipliers: tuple[int | float, ...]
     blocks: int
     attention_resolutions: tuple[int, ...]
     embedding_multiplier: int
@@ -46,7 +46,11 @@ class UNetPlan:
         if not self.multipliers:
             raise ValueError("multipliers = () is not accepted; multipliers must name at least one resolution.")
         for multiplier in self.multipliers:
-            check_count(multipliers=multiplier)
+            if isinstance(multiplier, bool) or multiplier <= 0 or multiplier * self.channels % 1:
+                raise ValueError(
+                    f"multipliers = {multiplier!r} is not accepted; multipliers must be greater than 0, and each of them times "
+                    f"the {self.channels} channels an integer."
+                )
         if self.image_size % self.unit:
             raise ValueError(
                 f"image_size = {self.image_size} is not accepted; image_size must be a multiple of {self.unit}, so that "
@@ -78,7 +82,7 @@ class UNetPlan:
 
     @property
     def widths(self) -> list[int]:
-        return [self.channels * multiplier for multiplier in self.multipliers]
+        return [round(self.channels * multiplier) for multiplier in self.multipliers]
 
     @property
     def embedding_width(self) -> int:

@@ -1,7 +1,8 @@
 """Arguments of the published networks: `NCSNpp(3, image_size=32, **presets.ddpmpp(), rngs=rngs)`.
 
 They are the `model` sections of the published configurations, with the labels and scalings that belong to them.
-Song et al. (2021), https://github.com/yang-song/score_sde, folder `configs`.
+Song et al. (2021), https://github.com/yang-song/score_sde, folder `configs`; those named `adm` are of `ADM`: Dhariwal and Nichol
+(2021), https://arxiv.org/abs/2105.05233, flags of https://github.com/openai/guided-diffusion.
 """
 
 from typing import Any
@@ -80,3 +81,25 @@ def ncsnpp_256() -> dict[str, Any]:
 def ncsnpp_1024() -> dict[str, Any]:
     """`ve/ffhq_ncsnpp_continuous`, for 1024 x 1024 images."""
     return {**ncsnpp_256(), "channels": 16, "multipliers": (1, 2, 4, 8, 16, 32, 32, 32), "blocks": 1}
+
+
+def adm_64() -> dict[str, Any]:
+    """ImageNet at 64 x 64, with labels; the second half of the channels is for the variance, as in all four."""
+    sizes = {"channels": 192, "multipliers": (1, 2, 3, 4), "blocks": 3, "attention_resolutions": (32, 16, 8)}
+    return {**sizes, "head_size": 64, "classes": 1000, "out_channels": 6, "dropout": 0.1}
+
+
+def adm_128() -> dict[str, Any]:
+    """ImageNet at 128 x 128."""
+    sizes = {"channels": 256, "multipliers": (1, 1, 2, 3, 4), "blocks": 2, "heads": 4, "dropout": 0.0}
+    return {**adm_64(), **sizes}
+
+
+def adm_256() -> dict[str, Any]:
+    """ImageNet at 256 x 256."""
+    return {**adm_128(), "multipliers": (1, 1, 2, 2, 4, 4), "heads": None}
+
+
+def adm_512() -> dict[str, Any]:
+    """ImageNet at 512 x 512."""
+    return {**adm_256(), "multipliers": (0.5, 1, 1, 2, 2, 4, 4)}

@@ -54,7 +54,7 @@ class SongUNet(nnx.Module):
         image_size: int,
         out_channels: int | None = None,
         channels: int = 128,
-        multipliers: tuple[int, ...] = (1, 2, 2, 2),
+        multipliers: tuple[int | float, ...] = (1, 2, 2, 2),
         blocks: int = 4,
         attention_resolutions: tuple[int, ...] = (16,),
         embedding: str = "positional",

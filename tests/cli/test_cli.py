@@ -325,6 +325,17 @@ def test_the_parts_of_predictor_corrector_are_those_asked_for(trained):
         choose(Options(solver="ancestral", sequence="predictor_first"), sde, score)
 
 
+def test_the_noise_of_edm_s_stochastic_sampler_is_that_asked_for(trained):
+    sde, score = sdelab.load(trained / "run")
+    published = {"s_churn": 40.0, "s_min": 0.05, "s_max": 50.0, "s_noise": 1.003}
+    _, arguments = choose(Options(solver="churn", steps=5, **published), sde, score)
+    assert arguments["solver"] == solvers.Churn(solvers.Heun(), **published)
+    with pytest.raises(ValueError, match="s_noise belongs to churn; heun has no such option"):
+        choose(Options(solver="heun", s_noise=1.003), sde, score)
+    with pytest.raises(ValueError, match=r"s_churn = -1\.0"):
+        choose(Options(solver="churn", s_churn=-1.0), sde, score)
+
+
 @pytest.mark.slow
 def test_evaluation_holds_the_numbers_it_prints(trained, capsys):
     code, out, _ = sdelab_command(

@@ -141,8 +141,8 @@ def test_what_does_not_fit_is_refused():
     network = nnx.eval_shape(lambda: EDM2UNet(1, 8, **SMALL, rngs=nnx.Rngs(params=0)))
     with pytest.raises(ValueError, match="multiples of 2"):
         network(jnp.zeros((1, 7, 8, 1)), jnp.zeros((1,)))
-    with pytest.raises(ValueError, match=r"head_size = 64 .* must divide the 16 channels"):
-        EDM2UNet(1, 8, channels=16, multipliers=(1,), attention_resolutions=(8,), rngs=rngs)
+    with pytest.raises(ValueError, match=r"head_size = 5 .* its 3 heads must divide the 16 channels"):
+        EDM2UNet(1, 8, channels=16, multipliers=(1,), attention_resolutions=(8,), head_size=5, rngs=rngs)
     with pytest.raises(ValueError, match=r"label_dropout = 0\.1 is not accepted without labels"):
         EDM2UNet(1, 8, label_dropout=0.1, rngs=rngs)
     with pytest.raises(ValueError, match=r"attention_resolutions = \(16, 5\) .* resolutions 16, 8"):

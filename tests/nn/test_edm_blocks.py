@@ -19,8 +19,8 @@ from tests.nn.edm_cases import assert_close, load
 
 FIR = (1, 3, 3, 1)
 BLOCKS = {
-    "adaptive_down_heads4": (32, adm_style(1, 8), {"resample": downsample, "heads": 4}),
-    "adaptive_up_noproj": (16, adm_style(1, 8), {"resample": upsample}),
+    "adaptive_down_heads4": (32, adm_style(1, lambda _: 4), {"resample": downsample, "heads": 4}),
+    "adaptive_up_noproj": (16, adm_style(1, lambda _: 0), {"resample": upsample}),
     "plain_up_fir": (16, song_style(FIR), {"resample": upsample}),
 }
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sdelab.nn import ADM, LeadingChannels, SongUNet, as_function
+from sdelab.nn import ADM, LeadingChannels, SongUNet, as_function, presets
+from sdelab.nn.attention import heads_of
 from sdelab.nn.label_dropout import drop_labels
 from tests.nn.edm_cases import QUICK
 
@@ -189,6 +190,23 @@ def test_initial_values_are_the_published_ones():
         if "bias" in module
     )
     assert 0.9 * 256**-0.5 < float(jnp.max(jnp.abs(block["modulation"]["bias"]))) <= 256**-0.5
+
+
+@pytest.mark.parametrize(("size", "millions"), [(64, 296), (128, 422), (256, 554), (512, 559)])
+def test_networks_of_dhariwal_and_nichol_have_the_published_sizes(size, millions):
+    """Table 12 of https://arxiv.org/abs/2105.05233."""
+    arguments = getattr(presets, f"adm_{size}")()
+    _, params = as_function(nnx.eval_shape(lambda: ADM(3, image_size=size, **arguments, rngs=nnx.Rngs(params=0))))
+    assert round(sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6) == millions
+
+
+def test_heads_are_as_many_as_are_said_or_as_there_is_room_for():
+    assert [heads_of(64, None, channels) for channels in (32, 64, 100, 192)] == [0, 1, 1, 3]
+    assert heads_of(64, 4, 256) == 4
+    with pytest.raises(ValueError, match="heads = 3 is not accepted; its 3 heads must divide the 16 channels"):
+        ADM(1, image_size=8, channels=16, multipliers=(1,), attention_resolutions=(8,), heads=3, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"multipliers = 0\.3 is not accepted; .* times the 16 channels an integer"):
+        ADM(1, image_size=8, channels=16, multipliers=(0.3,), attention_resolutions=(), rngs=nnx.Rngs(0))
 
 
 def test_leading_channels_are_what_the_network_returns_first():
