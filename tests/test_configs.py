@@ -14,13 +14,13 @@ from sdelab.cli.config_file import load_config
 from sdelab.data import GreyLevels
 from sdelab.data.registry import LOADERS
 from sdelab.interop import edm_config, score_sde_config
-from sdelab.nn import NCSNpp, SongUNet
+from sdelab.nn import ADM, NCSNpp, SongUNet
 from sdelab.train import build, declare_dataset
-from sdelab.train.build import parameters_of
+from sdelab.train.build import MODELS, build_optimizer, build_score, build_sde, parameters_of
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "configs").rglob("*.py"))]
-PUBLISHED = [name for name in CONFIGS if re.match(r"configs/(cifar10|ffhq64|celebahq256)/", name)]
+PUBLISHED = [name for name in CONFIGS if re.match(r"configs/(cifar10|ffhq64|celebahq256|imagenet64)/", name)]
 LARGE = [name for name in CONFIGS if name in PUBLISHED or "ddpmpp" in name]
 """Of published networks."""
 
@@ -40,8 +40,11 @@ def costly(names):
 def shallow(config):
     """A published config with one block at each resolution, down to the one that attends: what is left out only repeats."""
     model, side = config["model"], config["data"].get("size", 32)
-    levels = 1 + int(np.log2(side // model["attention_resolutions"][0]))
-    cut = {"blocks": 1, "multipliers": model["multipliers"][:levels]}
+    defaults = defaults_of(MODELS[model["name"]])
+    attended = model.get("attention_resolutions", defaults["attention_resolutions"])
+    levels = 1 + int(np.log2(side // attended[0]))
+    multipliers = model.get("multipliers", defaults["multipliers"])
+    cut = {"blocks": 1, "multipliers": multipliers[:levels], "attention_resolutions": attended[:1]}
     return {**config, "model": {**model, **cut}, "run": {**config["run"], "steps": 1}}
 
 
@@ -75,7 +78,8 @@ def test_every_config_builds_and_its_step_traces_without_its_data(name, tmp_path
     monkeypatch.setenv("SDELAB_DATA", str(tmp_path))
     experiment = built(json.dumps(as_traced(name) if name in LARGE else load(name)))
     state = jax.eval_shape(experiment.init_state, experiment.score.params)
-    assert sorted(state) == ["ema", "opt_state", "params", "step"]
+    further = ["averages"] if experiment.averages else []
+    assert sorted(state) == [*further, "ema", "opt_state", "params", "step"]
 
 
 @pytest.mark.parametrize("name", ["configs/digits/vp.py", "configs/toy/rings.py"])
@@ -145,7 +149,10 @@ ARCHITECTURES = {
 """Of EDM, in the words of its checkpoints."""
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if name not in SCORE_SDE])
+IMAGENET = [name for name in PUBLISHED if "imagenet64" in name]
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name not in (*SCORE_SDE, *IMAGENET)])
 def test_settings_of_edm_are_those_that_its_checkpoints_are_imported_with(name):
     ours, ffhq = load(name), "ffhq" in name
     published = {
@@ -172,6 +179,50 @@ def test_settings_of_edm_are_those_that_its_checkpoints_are_imported_with(name):
         assert ours["optim"] == theirs.config["optim"]
     assert ends(ours["data"]) == pytest.approx((-1.0, 1.0), abs=1e-6)
     assert declare_dataset(ours).event_shape == theirs.event_shape
+
+
+def test_settings_of_edm_on_imagenet_are_those_that_its_checkpoint_is_imported_with():
+    ours = load("configs/imagenet64/edm_adm.py")
+    published = {
+        "class_name": "EDMPrecond",
+        "model_type": "DhariwalUNet",
+        "img_resolution": 64,
+        "img_channels": 3,
+        "label_dim": 1000,
+    }
+    theirs = edm_config.translate(
+        published | {"model_channels": 192, "channel_mult": [1, 2, 3, 4], "dropout": 0.1}, None
+    )
+    for section in ("preconditioner", "sde", "optim"):
+        change = {"batch_size": 4096, "learning_rate": 1e-4, "warmup_steps": 2441} if section == "optim" else {}
+        assert ours[section] == {**theirs.config[section], **change}
+    assert ours["loss"] == {**theirs.config["loss"], "mean": -1.2, "std": 1.2}
+    defaults = defaults_of(ADM)
+    assert {**defaults, **ours["model"]} == {
+        **defaults,
+        **theirs.config["model"],
+        "out_channels": 3,
+        "dtype": "bfloat16",
+    }
+    assert 0 <= 2_500_000_000 - ours["run"]["steps"] * 4096 < 4096
+    assert ours["ema"] == {"name": "half_life", "half_life": 50_000_000, "ramp_up": 0.05}
+
+
+@pytest.mark.parametrize(("size", "millions"), [("s", 280), ("m", 498), ("l", 778), ("xl", 1119)])
+def test_settings_of_edm2_are_the_published_ones(size, millions):
+    """Karras et al. (2024), table 3, and the batches of 2 048 images for which the learning rates are published."""
+    ours = load(f"configs/imagenet64/edm2_{size}.py")
+    score = build_score(ours, build_sde(ours), declare_dataset(ours).event_shape)
+    size_in_millions = sum(leaf.size for leaf in jax.tree.leaves(score.params["network"])) / 1e6
+    assert size_in_millions == pytest.approx(millions, abs=0.6)
+    assert ours["run"]["steps"] * 2048 == 2**20 * {"s": 1024, "m": 2048, "l": 1024, "xl": 640}[size]
+    rate = build_optimizer(ours)[1]
+    highest = {"s": 0.0100, "m": 0.0090, "l": 0.0080, "xl": 0.0070}[size]
+    np.testing.assert_allclose(
+        [rate(k) for k in (5_000, 35_000, 140_000)], [highest, highest, 0.5 * highest], rtol=1e-6
+    )
+    assert ours["run"]["snapshot_every"] * 2048 == 8 * 2**20
+    assert re.search(rf"preset=edm2-img64-{size}`", words(f"configs/imagenet64/edm2_{size}.py"))
 
 
 def ends(data):

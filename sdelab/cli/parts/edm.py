@@ -9,6 +9,7 @@ from typing import Any
 
 from sdelab.cli.base_config import Sections, composed
 from sdelab.cli.parts.score_sde import CENTRED
+from sdelab.nn import presets
 
 IMAGES = 200_000_000
 """Of a training."""
@@ -53,6 +54,14 @@ def ffhq64(network: Mapping[str, Any]) -> Any:
     return composed(PROCESS, own, {"data": data, "model": network})
 
 
+def imagenet64() -> Any:
+    """The training of the network of Dhariwal and Nichol on ImageNet at 64 x 64 with labels, made by the same tool."""
+    own = training(batch_size=4096, learning_rate=1e-4, images=2_500_000_000, half_life=50_000_000)
+    data = {"name": "images", "path": "imagenet-64x64.zip", "size": 64, "held_out": 0}
+    network = {"name": "adm", **presets.adm_64(), "out_channels": 3, "dtype": "bfloat16"}
+    return composed(PROCESS, own, {"data": data, "model": network})
+
+
 PROCESS: Sections = {
     "sde": {"name": "EDM", "t_min": 0.002, "t_max": 80.0},
     "preconditioner": {"name": "edm", "data_std": 0.5},
@@ -70,10 +79,12 @@ PROCESS: Sections = {
 """The process, preconditioner and loss of the paper's table 1."""
 
 
-def training(*, batch_size: int, learning_rate: float, augment: float) -> Sections:
+def training(
+    *, batch_size: int, learning_rate: float, augment: float = 0.0, images: int = IMAGES, half_life: int = 500_000
+) -> Sections:
     """Optimiser, average, augmentation and length, which the published code counts in images."""
     return {
-        "augment": {"name": "edm", "probability": augment},
+        "augment": {"name": "edm", "probability": augment} if augment else {"name": "none"},
         "optim": {
             "batch_size": batch_size,
             "learning_rate": learning_rate,
@@ -83,9 +94,9 @@ def training(*, batch_size: int, learning_rate: float, augment: float) -> Sectio
             "b2": 0.999,
             "eps": 1e-8,
         },
-        "ema": {"name": "half_life", "half_life": 500_000, "ramp_up": 0.05},
+        "ema": {"name": "half_life", "half_life": half_life, "ramp_up": 0.05},
         "run": {
-            "steps": IMAGES // batch_size,
+            "steps": images // batch_size,
             "log_every": 50,
             "checkpoint_every": 5_000,
             "keep": 3,
