@@ -43,7 +43,7 @@ class DiT(nnx.Module):
     Peebles and Xie (2023), section 3 and table 1, https://arxiv.org/abs/2212.09748.
 
     Arguments: `image_channels`; `patch`, one size for all axes or one for each of `dims`; `width` of a token, a multiple
-    of `heads`; `depth`, the number of blocks; `mlp_ratio`, of the hidden width to `width`; `positions`, an
+    of `heads`; `depth`, the number of blocks; `mlp_ratio`, of the hidden width, rounded down, to `width`; `positions`, an
     `AbstractPositions`; `classes`, 0 for a network without labels; `dropout` of what a block adds, and `label_dropout`,
     of labels, which become the label "none" (0.1 as published, for guidance), rates that are active where keys are
     given; `noise_scale`, the factor of `c_noise` before its features, which were made for times in [0, 1000): the
@@ -86,7 +86,7 @@ class DiT(nnx.Module):
         self._run, pixels = run_again if rematerialise else run, math.prod(self.patch)
         self.embedding = DiTEmbedding(width, classes, noise_scale=noise_scale, label_dropout=label_dropout, **settings)
         self.first = _linear(pixels * image_channels, width, **settings)
-        block = functools.partial(DiTBlock, width, heads, round(mlp_ratio * width), positions, dropout, **settings)
+        block = functools.partial(DiTBlock, width, heads, int(mlp_ratio * width), positions, dropout, **settings)
         self.blocks = nnx.Dict({f"block{i}": block(number=i) for i in range(depth)})
         self.modulation = _modulation(width, 2 * width, **settings)
         self.last = _zero_linear(width, pixels * out_channels, **settings)

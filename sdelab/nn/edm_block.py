@@ -131,7 +131,10 @@ class EDMBlock(nnx.Module):
         return self.skip(self._resample(x))
 
     def _resample(self, h: Array) -> Array:
-        return h if self.resample is None else self.resample(h, self.taps)
+        """As published the taps meet the pixels in their order on the way down, and reversed, as a filter's do, on the way up."""
+        if self.resample is None:
+            return h
+        return self.resample(h, self.taps if self.resample is upsample else self.taps[::-1])
 
 
 class EDMAttention(nnx.Module):

@@ -1,5 +1,6 @@
 """The networks of Song et al. in EDM's version."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -141,7 +142,8 @@ def _common(plan: UNetPlan, taps: Taps, **settings: Any) -> Common:
 def _make_input(encoder: str, plan: UNetPlan, common: Common, rngs: nnx.Rngs) -> AbstractInput:
     if encoder not in ENCODERS:
         raise unknown_name("encoder", encoder, ENCODERS)
-    return make_input(ENCODERS[encoder], "sum", plan.image_channels, plan.widths[:-1], common, rngs)
+    way_down = dataclasses.replace(common, fir=common.taps[::-1])  # as in the blocks
+    return make_input(ENCODERS[encoder], "sum", plan.image_channels, plan.widths[:-1], way_down, rngs)
 
 
 def _make_output(decoder: str, plan: UNetPlan, common: Common, rngs: nnx.Rngs) -> AbstractOutput:

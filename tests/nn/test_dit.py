@@ -35,6 +35,11 @@ def initial():
     return nnx.merge(nnx.graphdef(nnx.eval_shape(build)), jax.jit(lambda: as_function(build())[1])())
 
 
+def test_the_hidden_width_is_rounded_down_as_published():
+    network = nnx.eval_shape(lambda: DiT(1, **SMALL | {"width": 48}, mlp_ratio=2.7, rngs=nnx.Rngs(params=0)))
+    assert network.blocks["block0"].hidden.out_features == 129  # of 129.6
+
+
 def inputs(batch=4, space=(4, 6), channels=1):
     x = jax.random.normal(jax.random.key(1), (batch, *space, channels))
     return x, jnp.linspace(-2.0, 1.5, batch), jnp.arange(batch) % 3

@@ -53,6 +53,17 @@ def test_block(name):
     assert_close(out, a["out"], 1e-5)
 
 
+def test_of_an_asymmetric_filter_the_ways_down_and_up_are_adjoint():
+    """As `conv2d` and `conv_transpose2d` of one filter are, which the published code calls."""
+    rngs, taps = nnx.Rngs(params=0), (1, 2, 3, 4)
+    down, up = (EDMBlock(4, 4, 8, song_style(taps), resample=r, rngs=rngs)._resample for r in (downsample, upsample))
+    random = np.random.RandomState(0)
+    large, small = (jnp.asarray(random.normal(size=(2, side, side, 4)), jnp.float32) for side in (8, 4))
+    np.testing.assert_allclose(jnp.sum(up(small) * large), 4.0 * jnp.sum(small * down(large)), rtol=1e-5)
+    _, pull = jax.vjp(up, small)
+    np.testing.assert_allclose(pull(large)[0], 4.0 * down(large), rtol=1e-5, atol=1e-5)
+
+
 def kernel_of(a):
     return jnp.transpose(a["param:weight"], (2, 3, 1, 0))
 
