@@ -10,12 +10,14 @@ from sdelab.nn.layers import at_least_single, dropout
 from sdelab.nn.magnitude_preserving import MPConv, mp_silu, mp_sum, normalize, pixel_norm
 from sdelab.nn.resampling import upsample
 
-RESIDUAL_BALANCE = ATTENTION_BALANCE = 0.3
 LARGEST = 256.0  # activations are clipped there: a safeguard for half precision
 
 
 class EncoderBlock(nnx.Module):
-    """The 1 x 1 convolution that changes the number of channels, a pixel norm, the residual branch, attention."""
+    """The 1 x 1 convolution that changes the number of channels, a pixel norm, the residual branch, attention.
+
+    `balances` are the shares of the branch and of the attention in what they are added to.
+    """
 
     def __init__(
         self,
@@ -26,18 +28,20 @@ class EncoderBlock(nnx.Module):
         attention: bool,
         head_size: int,
         dims: int,
+        balances: tuple[float | int, float | int],
         number: int,
         rate: float | int,
         **settings,
     ):
+        self.balances = balances
         self.skip = MPConv(inputs, outputs, **settings) if inputs != outputs else None
         self.residual = ResidualBranch(outputs, outputs, embedding, dims, number, rate, **settings)
         self.attention = _attention(outputs, head_size, **settings) if attention else None
 
     def __call__(self, h: Array, embedding: Array, keys: PRNGKeys | None) -> Array:
         h = pixel_norm(h if self.skip is None else self.skip(h))
-        h = mp_sum(h, self.residual(h, embedding, keys), RESIDUAL_BALANCE)
-        return _attend_and_clip(h, self.attention)
+        h = mp_sum(h, self.residual(h, embedding, keys), self.balances[0])
+        return _attend_and_clip(h, self.attention, self.balances[1])
 
 
 class DecoderBlock(nnx.Module):
@@ -56,12 +60,13 @@ class DecoderBlock(nnx.Module):
         attention: bool,
         head_size: int,
         dims: int,
+        balances: tuple[float | int, float | int],
         number: int,
         rate: float | int,
         up: bool = False,
         **settings,
     ):
-        self.up = up
+        self.up, self.balances = up, balances
         self.skip = MPConv(inputs, outputs, **settings) if inputs != outputs else None
         self.residual = ResidualBranch(inputs, outputs, embedding, dims, number, rate, **settings)
         self.attention = _attention(outputs, head_size, **settings) if attention else None
@@ -69,8 +74,8 @@ class DecoderBlock(nnx.Module):
     def __call__(self, h: Array, embedding: Array, keys: PRNGKeys | None) -> Array:
         skipped = h if self.skip is None else self.skip(h)
         skipped = upsample(skipped) if self.up else skipped
-        h = mp_sum(skipped, self.residual(h, embedding, keys, doubled=self.up), RESIDUAL_BALANCE)
-        return _attend_and_clip(h, self.attention)
+        h = mp_sum(skipped, self.residual(h, embedding, keys, doubled=self.up), self.balances[0])
+        return _attend_and_clip(h, self.attention, self.balances[1])
 
 
 class ResidualBranch(nnx.Module):
@@ -120,7 +125,7 @@ def _attention(channels: int, head_size: int, **settings) -> CosineAttention | N
     return CosineAttention(channels, heads, **settings) if heads else None
 
 
-def _attend_and_clip(h: Array, attention: CosineAttention | None) -> Array:
+def _attend_and_clip(h: Array, attention: CosineAttention | None, balance: float | int) -> Array:
     if attention is not None:
-        h = mp_sum(h, attention(h), ATTENTION_BALANCE)
+        h = mp_sum(h, attention(h), balance)
     return jnp.clip(h, -LARGEST, LARGEST)

@@ -9,7 +9,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from sdelab._checks import check_count
+from sdelab._checks import check_count, check_unit_interval
 from sdelab._typing import PRNGKeys
 from sdelab.nn.convolution import check_dims
 from sdelab.nn.edm2_blocks import DecoderBlock, EncoderBlock
@@ -30,8 +30,6 @@ EDM2_SIZES = {
 }
 """Arguments of the published sizes: EDM2-S for ImageNet-512 is `EDM2UNet(4, 64, classes=1000, **EDM2_SIZES["S"], rngs=rngs)`."""
 
-LABEL_BALANCE = SKIP_BALANCE = 0.5
-
 
 class EDM2UNet(nnx.Module):
     r"""The magnitude-preserving U-Net of EDM2, config G; `(batch, *space, image_channels)` to the same shape, float32.
@@ -49,11 +47,13 @@ class EDM2UNet(nnx.Module):
     the levels can halve are accepted); `channels`, and `multipliers` of them at each resolution;
     `blocks`, per resolution in the encoder, one more in the decoder; `attention_resolutions`, sides with attention, which
     the start of the decoder always has; `head_size`, channels of a head: `width // head_size` heads, and with fewer channels, as
-    published, no attention; `dims`, 1, 2 or 3 spatial axes; `classes`, 0 for a network without labels, and a negative label, or
-    none, is a vector of zeros;
-    `dropout`, and `label_dropout`, the rate at which labels become "none", rates that are active where keys are given;
-    `rematerialise`: what is inside a block is computed again in the backward pass; `dtype` of what has pixels and
-    `param_dtype`.
+    published, no attention; `noise_multiplier` and `embedding_multiplier` of `channels`, the widths of the noise level's features
+    and of the embedding, by default those of the first level and of the widest; `label_balance`, `skip_balance`,
+    `residual_balance` and `attention_balance`, shares in [0, 1] of the label in the embedding, of what the encoder left, of the
+    branches of the blocks and of their attention; `dims`, 1, 2 or 3 spatial axes; `classes`, 0 for a network without labels, and a
+    negative label, or none, is a vector of zeros; `dropout`, and `label_dropout`, the rate at which labels become "none", rates that
+    are active where keys are given; `rematerialise`: what is inside a block is computed again in the backward pass; `dtype` of what
+    has pixels and `param_dtype`.
     """
 
     def __init__(
@@ -66,6 +66,12 @@ class EDM2UNet(nnx.Module):
         blocks: int = 3,
         attention_resolutions: tuple[int, ...] = (16, 8),
         head_size: int = 64,
+        noise_multiplier: int | None = None,
+        embedding_multiplier: int | None = None,
+        label_balance: float | int = 0.5,
+        skip_balance: float | int = 0.5,
+        residual_balance: float | int = 0.3,
+        attention_balance: float | int = 0.3,
         dims: int = 2,
         classes: int = 0,
         dropout: float | int = 0.0,
@@ -77,6 +83,13 @@ class EDM2UNet(nnx.Module):
     ):
         check_count(image_channels=image_channels, image_size=image_size, channels=channels, blocks=blocks)
         check_count(head_size=head_size)
+        for name, multiplier in (
+            ("noise_multiplier", noise_multiplier),
+            ("embedding_multiplier", embedding_multiplier),
+        ):
+            check_count(**({} if multiplier is None else {name: multiplier}))
+        check_unit_interval(label_balance=label_balance, skip_balance=skip_balance)
+        check_unit_interval(residual_balance=residual_balance, attention_balance=attention_balance)
         check_dims(dims)
         check_dropout(dropout, label_dropout, classes)
         widths = _widths(channels, multipliers)
@@ -84,14 +97,21 @@ class EDM2UNet(nnx.Module):
         settings = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.image_channels, self.dims, self.classes, self.label_dropout = image_channels, dims, classes, label_dropout
         self.levels, self.count, self.dtype = len(widths), blocks, jnp.dtype(dtype)
-        self._run = run_again if rematerialise else run
-        self.fourier = MPFourier(widths[0], param_dtype=param_dtype, rngs=rngs)
+        self._run, self.label_balance, self.skip_balance = (
+            run_again if rematerialise else run,
+            label_balance,
+            skip_balance,
+        )
+        features = widths[0] if noise_multiplier is None else noise_multiplier * channels
+        width = max(widths) if embedding_multiplier is None else embedding_multiplier * channels
+        self.fourier = MPFourier(features, param_dtype=param_dtype, rngs=rngs)
         single = settings | {"dtype": at_least_single(dtype)}
-        self.noise = MPConv(widths[0], max(widths), **single)
-        self.label = MPConv(classes, max(widths), **single) if classes > 0 else None
+        self.noise = MPConv(features, width, **single)
+        self.label = MPConv(classes, width, **single) if classes > 0 else None
         self.first = MPConv(image_channels + 1, widths[0], 3, dims=dims, **settings)
-        common = {"head_size": head_size, "dims": dims, "rate": dropout, **settings}
-        self.encoder, self.decoder = map(nnx.Dict, _build_blocks(widths, blocks, attended, **common))
+        balances = residual_balance, attention_balance
+        common = {"head_size": head_size, "balances": balances, "dims": dims, "rate": dropout, **settings}
+        self.encoder, self.decoder = map(nnx.Dict, _build_blocks(widths, width, blocks, attended, **common))
         self.last = MPConv(widths[0], image_channels, 3, dims=dims, **settings)
         self.gain = nnx.Param(jnp.zeros((), param_dtype))
 
@@ -119,7 +139,7 @@ class EDM2UNet(nnx.Module):
         if condition is not None:
             condition = drop_labels(condition, self.label_dropout, keys)
             rows = label_rows(self.label.kernel(math.sqrt(self.classes)), condition).astype(h.dtype)
-        return mp_silu(mp_sum(h, rows, LABEL_BALANCE))
+        return mp_silu(mp_sum(h, rows, self.label_balance))
 
     def _encode(self, x: Array, embedding: Array, keys: PRNGKeys | None) -> tuple[Array, list[Array]]:
         h = self.first(x)
@@ -141,7 +161,7 @@ class EDM2UNet(nnx.Module):
                 h = self._run(self.decoder[f"level{level}_up"], h, embedding, keys)
             for i in range(self.count + 1):
                 block = self.decoder[f"level{level}_block{i}"]
-                h = self._run(block, mp_cat(h, skips.pop(), SKIP_BALANCE), embedding, keys)
+                h = self._run(block, mp_cat(h, skips.pop(), self.skip_balance), embedding, keys)
         return h
 
     def _check(self, x: Array) -> None:
@@ -184,7 +204,9 @@ def _decoder_plan(widths: list[int], blocks: int, attended: list[bool], skips: l
     return plan
 
 
-def _build_blocks(widths: list[int], blocks: int, attended: list[bool], **common: Any) -> list[dict[str, nnx.Module]]:
+def _build_blocks(
+    widths: list[int], embedding: int, blocks: int, attended: list[bool], **common: Any
+) -> list[dict[str, nnx.Module]]:
     """The blocks of encoder and decoder, by name; all are numbered, for their dropout."""
     encoder = _encoder_plan(widths, blocks, attended)
     decoder = _decoder_plan(widths, blocks, attended, [widths[0], *(block.outputs for block in encoder)])
@@ -194,7 +216,7 @@ def _build_blocks(widths: list[int], blocks: int, attended: list[bool], **common
         settings = {"attention": block.attention, "number": next(numbers), **common}
         if kind is DecoderBlock:
             settings["up"] = block.up
-        return kind(block.inputs, block.outputs, max(widths), **settings)
+        return kind(block.inputs, block.outputs, embedding, **settings)
 
     plans = ((EncoderBlock, encoder), (DecoderBlock, decoder))
     return [{block.name: build(kind, block) for block in plan} for kind, plan in plans]

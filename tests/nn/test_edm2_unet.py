@@ -161,7 +161,9 @@ def test_a_block_goes_up_without_a_doubled_image(dims):
 
     def block(up):
         settings = {"dtype": jnp.float32, "param_dtype": jnp.float32, "rngs": nnx.Rngs(params=0)}
-        made = DecoderBlock(6, 6, 5, attention=False, head_size=8, dims=dims, number=0, rate=0.0, up=up, **settings)
+        made = DecoderBlock(
+            6, 6, 5, attention=False, head_size=8, balances=(0.3, 0.3), dims=dims, number=0, rate=0.0, up=up, **settings
+        )
         made.residual.gain[...] = jnp.asarray(0.7)
         return nnx.split(made)
 
