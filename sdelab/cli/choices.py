@@ -48,8 +48,9 @@ def _predictor_corrector(options: Options) -> diffrax.AbstractSolver:
 
 
 def _churn(options: Options) -> diffrax.AbstractSolver:
-    given = {name: getattr(options, name) for name in NOISE}
-    return solvers.Churn(solvers.Heun(), **{"s_churn": 40.0, **{k: v for k, v in given.items() if v is not None}})
+    given: dict[str, Any] = {name: getattr(options, name) for name in NOISE}
+    settings: dict[str, Any] = {"s_churn": 40.0} | {name: value for name, value in given.items() if value is not None}
+    return solvers.Churn(solver=solvers.Heun(), **settings)
 
 
 CORRECTION = ("snr", "corrector_steps", "predictor", "corrector", "sequence")
