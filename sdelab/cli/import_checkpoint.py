@@ -1,7 +1,10 @@
 """`sdelab import`."""
 
+import importlib.util
 import json
 import runpy
+import sys
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from ml_collections import ConfigDict
 from sdelab._checks import unknown_name
 from sdelab.cli.usage import UsageError, new_flags, parse, print_table
 from sdelab.interop.importing import FAMILIES, ImportedRun, import_checkpoint
-from sdelab.interop.translation import Family, assignment, merged
+from sdelab.interop.translation import Family, assignment, literal, merged
 
 SUMMARY = """Makes a run of FILE, a published checkpoint, in workdir: `sdelab sample`, `evaluate` and `export` take it.
 
@@ -35,6 +38,9 @@ def run(argv: list[str]) -> int:
     )
     flags.DEFINE_string("weights", "averaged", "which weights to sample with: averaged, raw", flag_values=values)
     flags.DEFINE_string("data", None, "data set to evaluate on and train with (default: none)", flag_values=values)
+    flags.DEFINE_multi_string(
+        "data_option", [], "setting of that data set, as path=ffhq-256.zip; may be repeated", flag_values=values
+    )
     given = parse(values, argv, SUMMARY, required=("from", "workdir"), words=("FILE",))
     if given is None:
         return 0
@@ -45,11 +51,25 @@ def run(argv: list[str]) -> int:
         raise UsageError(f"FILE = {given.FILE}: there is no such file.")
     config = published_config(FAMILIES[kind], given.config, given.set)
     logging.set_verbosity(logging.ERROR)  # Orbax reports every save
-    made = import_checkpoint(
-        given.FILE, given.workdir, family=kind, config=config, weights=given.weights, data=given.data
-    )
+    data = data_section(given.data, given.data_option)
+    made = import_checkpoint(given.FILE, given.workdir, family=kind, config=config, weights=given.weights, data=data)
     print_table(_rows(made, given))
     return 0
+
+
+def data_section(name: str | None, options: list[str]) -> dict[str, Any] | None:
+    """Section `data` of the run. Errors: options without a data set; one that is no `KEY=VALUE`."""
+    if name is None:
+        if options:
+            raise UsageError(f"--data_option={options[0]} needs --data, the name of a data set.")
+        return None
+    section: dict[str, Any] = {"name": name}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise UsageError(f"--data_option={option} is not accepted; accepted: KEY=VALUE, such as path=ffhq-256.zip.")
+        section[key] = literal(value)
+    return section
 
 
 def published_config(family: Family, name: str | None, changes: list[str]) -> dict[str, Any]:
@@ -57,6 +77,8 @@ def published_config(family: Family, name: str | None, changes: list[str]) -> di
     if name is None and not family.described:
         known = ", ".join(sorted(family.presets))
         raise UsageError(f"--config is missing: the checkpoint does not hold its configuration. Known: {known}.")
+    if name is not None and not family.presets:
+        raise UsageError(f"--config={name} is not accepted: the file holds its configuration; --set changes it.")
     config = {} if name is None else _load(family, name)
     for change in changes:
         config = merged(config, assignment(change, family.known))
@@ -77,12 +99,44 @@ def _load(family: Family, name: str) -> dict[str, Any]:
         except ValueError as error:
             raise UsageError(f"--config={name} is no JSON: {error}.") from error
     else:
-        config = runpy.run_path(name).get("get_config", dict)()
+        config = _run(path)
     if isinstance(config, ConfigDict):
         config = config.to_dict()
     if not isinstance(config, Mapping) or not config:
         raise UsageError(f"--config={name} is no configuration: a JSON object, or a get_config() that returns one.")
     return dict(config)
+
+
+def _run(path: Path) -> Any:
+    """What `get_config()` of a file returns. The published ones import their defaults from the folder above `configs`.
+
+    Those of score_sde_pytorch ask torch for a device. Where it is not installed, a module of that name answers "cpu".
+    """
+    roots = [folder.parent for folder in path.resolve().parents if folder.name == "configs"] or [path.resolve().parent]
+    others = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_of(name, "configs")}
+    stand_in = {} if importlib.util.find_spec("torch") else {"torch": _without_torch()}
+    sys.modules.update(stand_in)
+    sys.path.insert(0, str(roots[0]))
+    try:
+        return runpy.run_path(str(path)).get("get_config", dict)()
+    except Exception as error:
+        raise UsageError(f"--config={path} cannot be run: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(roots[0]))
+        for name in [name for name in sys.modules if _is_of(name, "configs", *stand_in)]:
+            del sys.modules[name]
+        sys.modules.update(others)
+
+
+def _is_of(name: str, *packages: str) -> bool:
+    return name.split(".")[0] in packages
+
+
+def _without_torch() -> types.ModuleType:
+    module: Any = types.ModuleType("torch")
+    module.device = str
+    module.cuda = types.SimpleNamespace(is_available=lambda: False)
+    return module
 
 
 def _rows(made: ImportedRun, given: Any) -> list[tuple[str, str]]:

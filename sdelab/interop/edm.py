@@ -57,6 +57,7 @@ ARGUMENTS = {
 OF_THE_PRECONDITIONER = frozenset(
     "C_1 C_2 M beta_d beta_min class_name epsilon_t model_type sigma_data sigma_max sigma_min use_fp16".split()
 )
+SEVERAL = ("attn_resolutions", "channel_mult", "resample_filter")
 PUBLISHED_DEFAULTS = {"dropout": 0.1}
 """Where ours differ."""
 
@@ -92,6 +93,8 @@ def edm_arguments(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             continue
         if key not in ARGUMENTS[kind]:
             raise unknown_name(f"argument of {kind}", key, ARGUMENTS[kind])
+        if key in SEVERAL and not isinstance(value, list | tuple):
+            raise ValueError(f"{key} = {value!r} is not accepted; {key} must be several numbers, as (16, 8).")
         ours[ARGUMENTS[kind][key]] = tuple(value) if isinstance(value, list) else value
     return kind, ours | _attended(NETWORKS[kind], ours)
 

@@ -11,9 +11,8 @@ import numpy as np
 from flax import nnx
 
 from sdelab._checks import unknown_name
-from sdelab.data import GreyLevels
 from sdelab.interop.edm import ARGUMENTS, OF_THE_PRECONDITIONER, edm_arguments, edm_params
-from sdelab.interop.translation import Config, Translation, check_known, checked
+from sdelab.interop.translation import CENTRED, Config, Translation, check_known, checked
 from sdelab.nn import ADM, SongUNet
 from sdelab.score import IDDPMPreconditioner
 
@@ -70,7 +69,7 @@ def translate(config: Config, decay: float | None) -> Translation:
             "ema": {"name": "constant", "decay": 0.5 ** (512 / 500_000) if decay is None else decay},
         },
         event_shape=(size, size, channels),
-        scaling=GreyLevels(256, -1.0, 1.0),
+        scaling=CENTRED,
         steps=390_625,  # 200 million images
     )
 

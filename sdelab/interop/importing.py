@@ -1,10 +1,12 @@
 """From a published checkpoint to a run: the directory that `sdelab sample`, `evaluate` and `load` take."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,15 @@ import numpy as np
 from flax import nnx
 
 from sdelab._checks import unknown_name
+from sdelab.data.registry import LOADERS
 from sdelab.interop import edm_config, score_sde_config
 from sdelab.interop.published import READERS, Published
 from sdelab.interop.score_sde_flax import score_sde_flax_params
 from sdelab.interop.score_sde_torch import score_sde_torch_params
-from sdelab.interop.translation import Config, Family, Translation, merged
+from sdelab.interop.translation import Config, Family, Translation, merged, plain
 from sdelab.train import Checkpoints, init_state
 from sdelab.train.build import build_dataset, build_model, build_optimizer
+from sdelab.train.construct import parameters_of
 from sdelab.train.record import record_of, write_json
 from sdelab.train.step import METRICS
 from sdelab.train.window import empty_window
@@ -68,14 +72,15 @@ def import_checkpoint(
     family: str,
     config: Config | None = None,
     weights: str = "averaged",
-    data: str | None = None,
+    data: str | Config | None = None,
 ) -> ImportedRun:
     """Reads a published checkpoint, and writes it to `workdir` as a run at the step where it was left.
 
     `family` is a name of `FAMILIES`; `config` is the published configuration, or changes of the one in the file;
     `weights`, "averaged" or "raw", become the run's averaged weights, which everything but training uses, while training
     goes on from the raw ones if the file has them, with fresh moments of the optimiser. `data` names a data set of ours,
-    which evaluation and training need; its images must have the network's size and scale.
+    which evaluation and training need, or is a section `data`; size and scale of its images must be the network's, and are unless
+    it says otherwise. What is neither a number nor a word in `config`, such as a device, is passed over.
 
     Errors: those of the readers; a configuration that is not known, or not one of ours; every array without a place and
     every parameter without an array, in one message; a `workdir` that holds a run.
@@ -86,12 +91,12 @@ def import_checkpoint(
     _check_empty(workdir)
     published = kind.read(path)
     chosen = published.choose(weights)
-    told = merged(published.config, config or {})
+    told = merged(published.config, plain(config or {}))
     if not kind.described:
         check_told(published.config, told)
     translation = kind.translate(told, published.decay)
-    ours = _whole(translation, data)
-    fingerprint = _fingerprint(ours, translation, data)
+    ours = _whole(translation, _data_section(translation, data))
+    fingerprint = _fingerprint(ours, translation)
     model = nnx.eval_shape(lambda: build_model(ours, translation.event_shape, jax.random.key(0)))
     average = _finite(kind.place(chosen, model))
     params = _finite(kind.place(published.choose("raw"), model)) if _has_both(published, weights) else average
@@ -121,11 +126,23 @@ def _check_empty(workdir: Path) -> None:
         raise ValueError(f"workdir = {workdir} holds a run; use another workdir.")
 
 
-def _whole(translation: Translation, data: str | None) -> dict[str, Any]:
+def _data_section(translation: Translation, data: str | Config | None) -> dict[str, Any]:
+    """With the network's size and scale, where the data set takes them and is not told others."""
+    if data is None:
+        return {}
+    section = {"name": data} if isinstance(data, str) else dict(data)
+    if section.get("name") not in LOADERS:
+        return section  # an error in time, with the closest
+    network = {"size": translation.event_shape[0], "low": translation.scaling.low, "high": translation.scaling.high}
+    taken = parameters_of(LOADERS[section["name"]])
+    return {**section, **{key: value for key, value in network.items() if key in taken and key not in section}}
+
+
+def _whole(translation: Translation, data: Config) -> dict[str, Any]:
     """With the sections that no published configuration has."""
     return {
         **translation.config,
-        "data": {} if data is None else {"name": data},
+        "data": data,
         "run": {
             "steps": translation.steps,
             "log_every": 50,
@@ -137,14 +154,14 @@ def _whole(translation: Translation, data: str | None) -> dict[str, Any]:
     }
 
 
-def _fingerprint(config: Config, translation: Translation, data: str | None) -> str | None:
+def _fingerprint(config: Config, translation: Translation) -> str | None:
     """Of the data set. Errors: one whose images have another size or another scale than the network's."""
-    if data is None:
+    if not config["data"]:
         return None
     dataset = build_dataset(config)
     if dataset.event_shape != translation.event_shape or dataset.scaling != translation.scaling:
         raise ValueError(
-            f"data = {data!r} is not accepted: {dataset.event_shape} in {dataset.scaling}; the network was trained on "
+            f"data = {config['data']['name']!r} is not accepted: {dataset.event_shape} in {dataset.scaling}; the network was trained on "
             f"{translation.event_shape} in {translation.scaling}."
         )
     return dataset.fingerprint
@@ -170,12 +187,24 @@ def _write(
         "ema": average,
         "step": jnp.asarray(step, jnp.int32),
     }
-    with claim(workdir):
+    with claim(workdir), _all_or_nothing(workdir):
         write_json(workdir / RECORD, record)
         write_json(workdir / "config.json", record["config"])
         write_json(workdir / "imported.json", source)
         with Checkpoints(workdir / "checkpoints") as checkpoints:
             checkpoints.save(step, {"state": state, "window": empty_window(METRICS)}, {**record, "step": step})
+
+
+@contextlib.contextmanager
+def _all_or_nothing(workdir: Path) -> Iterator[None]:
+    """An error leaves nothing behind that would be taken for a run."""
+    try:
+        yield
+    except BaseException:
+        for name in (RECORD, "config.json", "imported.json"):
+            (workdir / name).unlink(missing_ok=True)
+        shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
+        raise
 
 
 def _sha256(path: Path | str) -> str:

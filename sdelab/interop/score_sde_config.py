@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sdelab._checks import unknown_name
-from sdelab.data import GreyLevels
 from sdelab.interop.score_sde import score_sde_arguments
-from sdelab.interop.translation import Config, Translation, checked, merged
+from sdelab.interop.translation import CENTRED, NOT_CENTRED, Config, Translation, checked, merged
 
 COMMON: dict[str, Any] = {
     "data": {"centered": False, "image_size": 32, "num_channels": 3},
@@ -87,10 +86,24 @@ _LARGEST = merged(
     _LARGE,
     {
         "data": {"image_size": 1024},
-        "model": {"ch_mult": (1, 2, 4, 8, 16, 32, 32, 32), "nf": 16, "num_res_blocks": 1, "sigma_max": 1348.0},
+        "model": {
+            "ch_mult": (1, 2, 4, 8, 16, 32, 32, 32),
+            "ema_rate": 0.9999,
+            "nf": 16,
+            "num_res_blocks": 1,
+            "sigma_max": 1348.0,
+        },
         "training": {"batch_size": 8},
     },
 )
+
+
+_DDPM_LARGE = {
+    "data": {"image_size": 256},
+    "model": {"ch_mult": (1, 1, 2, 2, 4, 4), "dropout": 0.0},
+    "optim": {"lr": 2e-5},
+    "training": {"batch_size": 64, "n_iters": 2_400_001},
+}
 
 
 def _preset(*changes: Config) -> dict[str, Any]:
@@ -112,19 +125,22 @@ PRESETS: dict[str, dict[str, Any]] = {
     "subvp/cifar10_ncsnpp_deep_continuous": _preset(_sub(_VP), _FIR, _DEEP),
     "ve/bedroom_ncsnpp_continuous": _preset(_LARGE, {"model": {"sigma_max": 378.0}}),
     "ve/celebahq_256_ncsnpp_continuous": _preset(_LARGE, {"model": {"sigma_max": 348.0}}),
+    "ve/celebahq_ncsnpp_continuous": _preset(_LARGEST),
     "ve/church_ncsnpp_continuous": _preset(_LARGE, {"model": {"sigma_max": 380.0}}),
     "ve/cifar10_ddpm": _preset(_VE, _DISCRETE, {"model": {"name": "ddpm", "num_res_blocks": 2}}),
     "ve/cifar10_ncsnpp": _preset(_VE, _FIR, _DISCRETE, {"model": {"embedding_type": "positional"}}),
     "ve/cifar10_ncsnpp_continuous": _preset(_VE, _FIR),
     "ve/cifar10_ncsnpp_deep_continuous": _preset(_VE, _FIR, _DEEP),
     "ve/ffhq_256_ncsnpp_continuous": _preset(_LARGE, {"model": {"sigma_max": 348.0}}),
-    "ve/ffhq_ncsnpp_continuous": _preset(_LARGEST),
+    "ve/ffhq_ncsnpp_continuous": _preset(_LARGEST, {"training": {"reduce_mean": True}}),
     "vp/cifar10_ddpmpp": _preset(_VP, _DISCRETE),
     "vp/cifar10_ddpmpp_continuous": _preset(_VP),
     "vp/cifar10_ddpmpp_deep_continuous": _preset(_VP, _DEEP),
     "vp/cifar10_ncsnpp": _preset(_VP, _FIR, _DISCRETE),
     "vp/cifar10_ncsnpp_continuous": _preset(_VP, _FIR),
     "vp/cifar10_ncsnpp_deep_continuous": _preset(_VP, _FIR, _DEEP),
+    "vp/ddpm/celebahq": _preset(_DDPM, _DISCRETE, _DDPM_LARGE),
+    "vp/ddpm/church": _preset(_DDPM, _DISCRETE, _DDPM_LARGE),
     "vp/ddpm/cifar10": _preset(_DDPM, _DISCRETE),
     "vp/ddpm/cifar10_continuous": _preset(_DDPM),
 }
@@ -163,7 +179,7 @@ def translate(config: Config, decay: float | None, *, average: str) -> Translati
             "ema": {"name": average, "decay": model["ema_rate"] if decay is None else decay},
         },
         event_shape=(size, size, channels),
-        scaling=GreyLevels(256, -1.0 if data["centered"] else 0.0, 1.0),
+        scaling=CENTRED if data["centered"] else NOT_CENTRED,
         steps=training["n_iters"],
     )
 

@@ -14,6 +14,13 @@ from sdelab.interop.published import Published
 
 Config = Mapping[str, Any]
 
+CENTRED, NOT_CENTRED = GreyLevels(256, -256 / 255, 256 / 255), GreyLevels(256, -1 / 510, 511 / 510)
+"""The images that published networks were trained on, black at -1 and white at 1, or black at 0.
+
+Published bits/dim put the edges of the darkest and the brightest bin there instead: with the bins' centres where training had them,
+`sdelab evaluate` of an imported run looks at images that differ from those by up to 1/256.
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class Translation:
@@ -61,7 +68,7 @@ def checked(config: Config, known: Config, strict: Collection[str] = ()) -> dict
 
     What `known` lacks is dropped: sections of sampling and evaluation, keys that speak of files. Within the sections
     `strict`, those of the network, it is an error.
-    Errors: an unknown key of a strict section, with the closest.
+    Errors: an unknown key of a strict section, with the closest; one number where there must be several.
     """
     kept = {}
     for key, value in config.items():
@@ -71,8 +78,21 @@ def checked(config: Config, known: Config, strict: Collection[str] = ()) -> dict
                 check_known(key, value, inner)
             kept[key] = checked(value, inner)
         elif key in known:
+            if isinstance(inner, tuple) and not isinstance(value, list | tuple):
+                raise ValueError(f"{key} = {value!r} is not accepted; {key} must be several numbers, as {inner} is.")
             kept[key] = tuple(value) if isinstance(value, (list, tuple)) else value
     return kept
+
+
+def plain(value: Any) -> Any:
+    """Without entries that are neither numbers nor words, nor lists or mappings of them: a device, say."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items() if _is_plain(item)}
+    return [plain(item) for item in value if _is_plain(item)] if isinstance(value, list | tuple) else value
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, Mapping | list | tuple | str | bool | int | float)
 
 
 def check_known(section: str, config: Config, known: Config) -> None:
@@ -97,13 +117,14 @@ def assignment(text: str, known: Config) -> dict[str, Any]:
     check_known(".".join(above) or "configuration", {last: None}, known)
     if isinstance(known[last], Mapping):
         raise ValueError(f"set = {text!r} is not accepted; {name} is a section, with keys {', '.join(known[last])}.")
-    changes: dict[str, Any] = {last: _literal(value)}
+    changes: dict[str, Any] = {last: literal(value)}
     for key in reversed(above):
         changes = {key: changes}
     return changes
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
+    """A Python literal, or else the text."""
     try:
         return ast.literal_eval(text)
     except (SyntaxError, ValueError):

@@ -1,8 +1,11 @@
 """`sdelab import`: from a file that the real writer made to samples, and one clear line for what is wrong."""
 
+import importlib.machinery
 import json
 import os
 import pickle
+import sys
+import types
 
 import jax
 import numpy as np
@@ -12,6 +15,7 @@ import sdelab
 from sdelab import grids, solvers
 from sdelab.cli.main import run
 from sdelab.data import Dataset, GreyLevels, registry
+from sdelab.train import Checkpoints
 from tests.interop.real_files import network, restore
 
 EDM, TORCH, FLAX = (
@@ -111,8 +115,11 @@ def test_a_configuration_is_a_file_or_a_name(folder, capsys, tmp_path, words):
 @pytest.mark.slow
 def test_an_imported_run_is_evaluated(folder, capsys, tmp_path, monkeypatch):
     values = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), np.uint8)
-    dataset = Dataset("images", values[:48], values[48:], GreyLevels(256))
-    monkeypatch.setitem(registry.LOADERS, "images", lambda: dataset)
+
+    def load(low=-1.0, high=1.0):
+        return Dataset("images", values[:48], values[48:], GreyLevels(256, low, high))
+
+    monkeypatch.setitem(registry.LOADERS, "images", load)
     code, out, _ = sdelab_command(
         capsys, "import", "--from=score_sde_torch", folder / "checkpoint_8.pth", "--config", folder / "config.py",
         "--set=training.sde=vpsde", "--workdir", tmp_path / "run", "--data=images",
@@ -124,6 +131,54 @@ def test_an_imported_run_is_evaluated(folder, capsys, tmp_path, monkeypatch):
     )
     assert code == 0
     assert np.isfinite(json.loads((tmp_path / "run" / "evaluation.json").read_text())["bits_per_dim"])
+
+
+@pytest.mark.parametrize("torch", [True, False])
+def test_a_published_file_is_run_where_it_lies_with_torch_or_without(folder, capsys, tmp_path, monkeypatch, torch):
+    """It imports its defaults from the folder above `configs`, and asks torch for a device, which is no part of a configuration."""
+    place = tmp_path / "score_sde" / "configs" / "vp"
+    place.mkdir(parents=True)
+    (place.parent / "default.py").write_text(
+        "import torch\nfrom ml_collections import ConfigDict\n\n\n"
+        f"def get_default_configs():\n    config = ConfigDict({network(TORCH)['meta']['config']!r})\n"
+        "    config.device = torch.device('cuda:0') if torch.cuda.is_available() else torch.device('cpu')\n    return config\n"
+    )
+    (place / "small.py").write_text(
+        "from configs.default import get_default_configs\n\n\n"
+        "def get_config():\n    config = get_default_configs()\n    config.training.sde = 'vpsde'\n    return config\n"
+    )
+    if torch:  # as an object of torch's that JSON does not know
+        module = types.ModuleType("torch")
+        module.device, module.cuda = lambda name: {name}, types.SimpleNamespace(is_available=lambda: False)
+        module.__spec__ = importlib.machinery.ModuleSpec("torch", None)
+        monkeypatch.setitem(sys.modules, "torch", module)
+    else:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        for name in [name for name in sys.modules if name.split(".")[0] == "torch"]:
+            monkeypatch.delitem(sys.modules, name)
+    path, before = list(sys.path), {name for name in sys.modules if name.startswith(("torch", "configs"))}
+    words = ["--from=score_sde_torch", folder / "checkpoint_8.pth", "--config", place / "small.py"]
+    code, _, err = sdelab_command(capsys, "import", *words, "--workdir", tmp_path / "run")
+    assert (code, err) == (0, "")
+    assert "training" in json.loads((tmp_path / "run" / "imported.json").read_text())["published"]
+    assert (sys.path, {name for name in sys.modules if name.startswith(("torch", "configs"))}) == (path, before)
+    (place / "small.py").write_text("import absent_module\n")
+    code, _, err = sdelab_command(capsys, "import", *words, "--workdir", tmp_path / "other")
+    assert code == 2
+    assert "small.py cannot be run: ModuleNotFoundError: No module named 'absent_module'" in err
+
+
+def test_an_import_that_fails_while_it_writes_leaves_no_run(folder, capsys, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space left on device")
+
+    words = ["import", "--from=edm", folder / "network.pkl", "--workdir", tmp_path / "run"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "save", full)
+        with pytest.raises(OSError, match="no space left"):
+            sdelab_command(capsys, *words)
+    assert not [path for path in (tmp_path / "run").rglob("*") if path.name != ".lock"]
+    assert sdelab_command(capsys, *words)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -142,6 +197,11 @@ def test_an_imported_run_is_evaluated(folder, capsys, tmp_path, monkeypatch):
         ("import --from edm {0}/network.pkl --workdir {0}/new --set class_name=EDMPrec", "EDM 'EDMPrec'. Did you mean 'EDMPrecond'"),
         ("import --from edm {0}/network.pkl --workdir {0}/new --set img_channels=2", "do not fit the network"),
         ("import --from edm {0}/network.pkl --workdir {0}/new --data mnis", "Did you mean 'mnist'"),
+        ("import --from edm {0}/network.pkl --workdir {0}/new --config vp/cifar", "--config=vp/cifar is not accepted: the file holds"),
+        ("import --from edm {0}/network.pkl --workdir {0}/new --set channel_mult=4", "channel_mult = 4 is not accepted; channel_mult must"),
+        ("import --from edm {0}/checkpoint_8.pth --workdir {0}/new", "checkpoint_8.pth is not of this format: it holds"),
+        ("import --from edm {0}/network.pkl --workdir {0}/new --data_option size=8", "--data_option=size=8 needs --data"),
+        ("import --from edm {0}/network.pkl --workdir {0}/new --data mnist --data_option size", "--data_option=size is not accepted"),
         ("import --from edm {0}/network.pkl --workdir {0}/network.pkl", "{0}/network.pkl is no directory that can"),
         ("import --from score_sde_flax {0}/checkpoint_8 --workdir {0}/new", "--config is missing: the checkpoint"),
         ("import --from score_sde_flax {0}/checkpoint_8 --config vp/cifar --workdir {0}/new", "and unknown configuration 'vp/cifar'"),

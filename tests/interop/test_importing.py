@@ -86,7 +86,7 @@ def test_a_run_trains_on_from_the_raw_weights_and_samples_with_the_averaged(impo
     """The files' raw weights are half of their averages."""
     averaged, raw = load_run(imported(VE)), load_run(imported(VE), "raw")
     assert (averaged.step, averaged.event_shape, averaged.conditional) == (7, (16, 16, 3), False)
-    assert averaged.scaling == GreyLevels(256, 0.0, 1.0)
+    np.testing.assert_allclose(averaged.scaling.encode(np.array([0, 51, 255])), [0.0, 0.2, 1.0], atol=1e-7)
     frequencies = raw.score.params["noise"]["fourier"].pop("frequencies")
     np.testing.assert_array_equal(averaged.score.params["noise"]["fourier"].pop("frequencies"), frequencies)
     for a, b in zip(jax.tree.leaves(averaged.score.params), jax.tree.leaves(raw.score.params), strict=True):
@@ -164,6 +164,9 @@ def test_the_sections_of_score_sde(changes, sde, preconditioner, loss):
         ("ve/cifar10_ncsnpp", presets.ncsnpp_discrete()),
         ("ve/ffhq_256_ncsnpp_continuous", presets.ncsnpp_256()),
         ("ve/ffhq_ncsnpp_continuous", presets.ncsnpp_1024()),
+        ("ve/celebahq_ncsnpp_continuous", presets.ncsnpp_1024()),
+        ("vp/ddpm/celebahq", {**presets.ddpm(), "multipliers": (1, 1, 2, 2, 4, 4), "dropout": 0.0}),
+        ("vp/ddpm/church", {**presets.ddpm(), "multipliers": (1, 1, 2, 2, 4, 4), "dropout": 0.0}),
     ],
 )
 def test_published_configurations_are_the_presets_of_the_network(name, expected):
@@ -184,6 +187,7 @@ def test_published_configurations_are_the_presets_of_the_network(name, expected)
         ({"config": {"model": {"num_res_blocks": 3}}}, "parameters without an array: "),
         ({"config": {"model": {"sigma_max": 348.0}}}, "model.sigma_max = 348.0 is not accepted; the checkpoint has 50"),
         ({"config": {"model": {"num_res_block": 1}}}, "unknown key of the published model 'num_res_block'. Did you mean 'num_r"),
+        ({"config": {"model": {"ch_mult": 2}}}, r"ch_mult = 2 is not accepted; ch_mult must be several numbers, as \(1, 2, 2, 2\)"),
         ({"config": {"model": {"name": "ncsnv2"}}}, "unknown network of score_sde 'ncsnv2'"),
         ({"config": {"model": {"normalization": "InstanceNorm++"}}}, "normalization must be 'GroupNorm'"),
         ({"config": {"training": {"sde": None}}}, "unknown training.sde of the published configuration 'None'. Known: subvp"),
@@ -239,8 +243,23 @@ def test_assignments():
 def images(monkeypatch):
     """A data set of the fixtures' size and scale."""
     values = np.random.default_rng(0).integers(0, 256, (600, 16, 16, 3), np.uint8)
-    dataset = Dataset("images", values[:560], values[560:], GreyLevels(256))
-    monkeypatch.setitem(registry.LOADERS, "images", lambda: dataset)
+
+    def load(low=-1.0, high=1.0, size=8):
+        assert size == 16
+        return Dataset("images", values[:560], values[560:], GreyLevels(256, low, high))
+
+    monkeypatch.setitem(registry.LOADERS, "images", load)
+
+
+@pytest.mark.parametrize(("name", "black"), [(VP, -1.0), (VE, 0.0)])
+def test_a_data_set_is_read_in_the_network_s_size_and_scale(tmp_path, images, name, black):
+    path = restore(name, tmp_path / "file.pth")
+    made = import_checkpoint(path, tmp_path / "run", family="score_sde_torch", config=published(name), data="images")
+    scaling = GreyLevels(256, made.config["data"]["low"], made.config["data"]["high"])
+    np.testing.assert_allclose(scaling.encode(np.array([0, 255])), [black, 1.0], atol=1e-7)
+    other = {"name": "images", "low": -2.0}
+    with pytest.raises(ValueError, match=r"data = 'images' is not accepted: .* trained on"):
+        import_checkpoint(path, tmp_path / "new", family="score_sde_torch", config=published(name), data=other)
 
 
 @slow
