@@ -86,6 +86,10 @@ def check_count(**arguments: int) -> None:
             raise ValueError(f"{name} = {value!r} is not accepted; {name} must be an integer >= 1.")
 
 
+def check_optional_count(**arguments: int | None) -> None:
+    check_count(**{name: value for name, value in arguments.items() if value is not None})
+
+
 def as_time(t: ArrayLike, t_max: ArrayLike) -> Array:
     """`t` as a floating-point array. A concrete `t` must lie in `[0, t_max]`, up to the rounding of `t_max`."""
     if is_concrete(t, t_max):

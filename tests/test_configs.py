@@ -217,6 +217,17 @@ def test_settings_of_edm2_are_the_published_ones(size, millions):
     size_in_millions = sum(leaf.size for leaf in jax.tree.leaves(score.params["network"])) / 1e6
     assert size_in_millions == pytest.approx(millions, abs=0.6)
     assert ours["run"]["steps"] * 2048 == 2**20 * {"s": 1024, "m": 2048, "l": 1024, "xl": 640}[size]
+    assert ours["loss"] == {
+        **load("configs/imagenet64/edm_adm.py")["loss"],
+        "mean": -0.8,
+        "std": 1.6,
+        "uncertainty": "edm2",
+    }
+    assert ours["model"]["dropout"] == (0.0 if size == "s" else 0.1)
+    assert (ours["optim"]["b1"], ours["optim"]["b2"], ours["optim"]["eps"]) == (0.9, 0.99, 1e-8)
+    assert 0 <= 10_000_000 - ours["optim"]["warmup_steps"] * 2048 < 2048
+    assert (ours["ema"]["sigma_rel"], ours["averages"]["wide"]["sigma_rel"]) == (0.05, 0.10)
+    assert ends(ours["data"]) == pytest.approx((-1.0, 1.0), abs=1e-6)
     rate = build_optimizer(ours)[1]
     highest = {"s": 0.0100, "m": 0.0090, "l": 0.0080, "xl": 0.0070}[size]
     np.testing.assert_allclose(

@@ -1,5 +1,6 @@
 r"""EDM with the network of Dhariwal and Nichol on ImageNet at 64 x 64: of the published code,
-`--cond=1 --arch=adm --duration=2500 --batch=4096 --lr=1e-4 --ema=50 --dropout=0.10 --augment=0 --fp16=1`, in bfloat16.
+`--cond=1 --arch=adm --duration=2500 --batch=4096 --lr=1e-4 --ema=50 --dropout=0.10 --augment=0 --fp16=1 --ls=100`, in bfloat16,
+which needs no scaling of the loss.
 
 The data are `imagenet-64x64.zip` under $SDELAB_DATA, as `dataset_tool.py` of https://github.com/NVlabs/edm makes it from the training
 images (`--resolution=64x64 --transform=center-crop`).

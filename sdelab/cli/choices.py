@@ -48,19 +48,22 @@ def _predictor_corrector(options: Options) -> diffrax.AbstractSolver:
 
 
 def _churn(options: Options) -> diffrax.AbstractSolver:
-    given: dict[str, Any] = {name: getattr(options, name) for name in NOISE}
+    given: dict[str, Any] = {name: getattr(options, name) for name in CHURN_OPTIONS}
     settings: dict[str, Any] = {"s_churn": 40.0} | {name: value for name, value in given.items() if value is not None}
     return solvers.Churn(solver=solvers.Heun(), **settings)
 
 
-CORRECTION = ("snr", "corrector_steps", "predictor", "corrector", "sequence")
-NOISE = {
+CORRECTOR_OPTIONS = ("snr", "corrector_steps", "predictor", "corrector", "sequence")
+CHURN_OPTIONS = {
     "s_churn": "how much noise is added on the way (default: 40)",
-    "s_min": "the noise-to-signal ratio from which on it is",
-    "s_max": "that up to which it is",
-    "s_noise": "the factor of the noise",
+    "s_min": "lowest noise-to-signal ratio at which noise is added (default: 0)",
+    "s_max": "highest noise-to-signal ratio at which noise is added (default: no bound)",
+    "s_noise": "factor of the noise that is added (default: 1)",
 }
-OF_ONE_SOLVER = {"churn": (_churn, NOISE), "predictor_corrector": (_predictor_corrector, CORRECTION)}
+SOLVERS_WITH_OPTIONS = {
+    "churn": (_churn, CHURN_OPTIONS),
+    "predictor_corrector": (_predictor_corrector, CORRECTOR_OPTIONS),
+}
 """Solvers with options of their own, and those options."""
 
 PREDICTORS = {
@@ -119,7 +122,7 @@ DETERMINISTIC: dict[str, Any] = {
     "reversible_heun": diffrax.ReversibleHeun,
     "tsit5": diffrax.Tsit5,
 }
-SOLVERS = sorted({*OF_ONE_SOLVER, *STOCHASTIC, *DETERMINISTIC})
+SOLVERS = sorted({*SOLVERS_WITH_OPTIONS, *STOCHASTIC, *DETERMINISTIC})
 GRIDS: dict[str, Callable[..., np.ndarray]] = {
     "cosine": grids.cosine,
     "edm": grids.edm,
@@ -146,8 +149,8 @@ def choose(
     else:
         process = ReverseSDE(sde, score, stochasticity=1.0 if options.stochasticity is None else options.stochasticity)
         solver = (
-            OF_ONE_SOLVER[options.solver][0](options)
-            if options.solver in OF_ONE_SOLVER
+            SOLVERS_WITH_OPTIONS[options.solver][0](options)
+            if options.solver in SOLVERS_WITH_OPTIONS
             else STOCHASTIC[options.solver]()
         )
     arguments = {"solver": solver, "finish": _lookup("finish", FINISHES, options.finish)()}
@@ -168,7 +171,7 @@ def _check_options(options: Options) -> None:
         )
     if options.grid != "uniform" and options.steps is None:
         raise ValueError(f"grid = {options.grid!r} needs steps.")
-    for solver, (_, own) in OF_ONE_SOLVER.items():
+    for solver, (_, own) in SOLVERS_WITH_OPTIONS.items():
         for name in own:
             if getattr(options, name) is not None and options.solver != solver:
                 raise ValueError(f"{name} belongs to {solver}; {options.solver} has no such option.")

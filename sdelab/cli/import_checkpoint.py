@@ -20,7 +20,7 @@ from sdelab.interop.translation import Family, assignment, literal, merged
 SUMMARY = """Makes a run of FILE, a published checkpoint, in workdir: `sdelab sample`, `evaluate` and `export` take it.
 
 The file is read without torch, and nothing in it is executed. A checkpoint of score_sde does not hold its configuration:
-name a published one with --config, as `--config vp/cifar10_ddpmpp_continuous`, or give a file. EDM's do hold it."""
+name a published one with --config, as `--config vp/cifar10_ddpmpp_continuous`, or give a file; a .py is executed. EDM's do hold it."""
 
 
 def run(argv: list[str]) -> int:
@@ -57,6 +57,10 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+WORDS = ("path", "dataset", "directory")
+"""Options of data sets that are text, whatever they look like."""
+
+
 def data_section(name: str | None, options: list[str]) -> dict[str, Any] | None:
     """Section `data` of the run. Errors: options without a data set; one that is no `KEY=VALUE`."""
     if name is None:
@@ -66,9 +70,9 @@ def data_section(name: str | None, options: list[str]) -> dict[str, Any] | None:
     section: dict[str, Any] = {"name": name}
     for option in options:
         key, equals, value = option.partition("=")
-        if not equals:
+        if not equals or key in ("", "name"):
             raise UsageError(f"--data_option={option} is not accepted; accepted: KEY=VALUE, such as path=ffhq-256.zip.")
-        section[key] = literal(value)
+        section[key] = value if key in WORDS else literal(value)
     return section
 
 
@@ -77,8 +81,8 @@ def published_config(family: Family, name: str | None, changes: list[str]) -> di
     if name is None and not family.described:
         known = ", ".join(sorted(family.presets))
         raise UsageError(f"--config is missing: the checkpoint does not hold its configuration. Known: {known}.")
-    if name is not None and not family.presets:
-        raise UsageError(f"--config={name} is not accepted: the file holds its configuration; --set changes it.")
+    if name is not None and family.described and not Path(name).is_file():
+        raise UsageError(f"--config={name}: there is no such file. FILE holds its configuration; --set changes it.")
     config = {} if name is None else _load(family, name)
     for change in changes:
         config = merged(config, assignment(change, family.known))
@@ -98,8 +102,10 @@ def _load(family: Family, name: str) -> dict[str, Any]:
             config = json.loads(path.read_text())
         except ValueError as error:
             raise UsageError(f"--config={name} is no JSON: {error}.") from error
-    else:
+    elif path.suffix == ".py":
         config = _run(path)
+    else:
+        raise UsageError(f"--config={name} is not accepted; accepted: a name, a .json or a .py with get_config().")
     if isinstance(config, ConfigDict):
         config = config.to_dict()
     if not isinstance(config, Mapping) or not config:
@@ -112,24 +118,31 @@ def _run(path: Path) -> Any:
 
     Those of score_sde_pytorch ask torch for a device. Where it is not installed, a module of that name answers "cpu".
     """
-    roots = [folder.parent for folder in path.resolve().parents if folder.name == "configs"] or [path.resolve().parent]
-    others = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_of(name, "configs")}
-    stand_in = {} if importlib.util.find_spec("torch") else {"torch": _without_torch()}
-    sys.modules.update(stand_in)
-    sys.path.insert(0, str(roots[0]))
+    folders = path.resolve().parents
+    root = next((folder.parent for folder in folders if folder.name == "configs"), folders[0])
+    modules, places = dict(sys.modules), list(sys.path)
+    for name in [name for name in modules if name.split(".")[0] == "configs"]:
+        del sys.modules[name]
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:  # nothing, or a folder of that name
+        sys.modules["torch"] = _without_torch()
+    sys.path.insert(0, str(root))
     try:
         return runpy.run_path(str(path)).get("get_config", dict)()
     except Exception as error:
         raise UsageError(f"--config={path} cannot be run: {type(error).__name__}: {error}") from error
     finally:
-        sys.path.remove(str(roots[0]))
-        for name in [name for name in sys.modules if _is_of(name, "configs", *stand_in)]:
-            del sys.modules[name]
-        sys.modules.update(others)
+        for name, module in list(sys.modules.items()):  # before the path is another: a package without a file asks it
+            if name not in modules and (name == "torch" or _lies_in(module, root)):
+                del sys.modules[name]
+        sys.path[:] = places
+        sys.modules.update({name: modules[name] for name in modules if sys.modules.get(name) is not modules[name]})
 
 
-def _is_of(name: str, *packages: str) -> bool:
-    return name.split(".")[0] in packages
+def _lies_in(module: types.ModuleType, root: Path) -> bool:
+    """A module, or a package without a file of its own, that is no installed one."""
+    places = [Path(place) for place in (getattr(module, "__file__", None), *getattr(module, "__path__", ())) if place]
+    return any(place.resolve().is_relative_to(root) and "site-packages" not in place.parts for place in places)
 
 
 def _without_torch() -> types.ModuleType:

@@ -11,7 +11,17 @@ from absl import flags
 from sdelab import plot
 from sdelab._checks import check_count
 from sdelab.cli.checkpoint import chosen_step, define_checkpoint
-from sdelab.cli.choices import CORRECTORS, FINISHES, GRIDS, NOISE, PREDICTORS, SEQUENCES, SOLVERS, Options, choose
+from sdelab.cli.choices import (
+    CHURN_OPTIONS,
+    CORRECTORS,
+    FINISHES,
+    GRIDS,
+    PREDICTORS,
+    SEQUENCES,
+    SOLVERS,
+    Options,
+    choose,
+)
 from sdelab.cli.devices import build_devices, define_devices, on_devices
 from sdelab.cli.usage import UsageError, new_flags, parse, print_table
 from sdelab.data import GreyLevels
@@ -105,7 +115,7 @@ def define_options(values: flags.FlagValues) -> None:
         flags.DEFINE_string(name, None, f"of predictor_corrector: {', '.join(table)}", flag_values=values)
     flags.DEFINE_float("snr", None, "signal-to-noise ratio of the corrector", flag_values=values)
     flags.DEFINE_integer("corrector_steps", None, "corrector steps at each time", flag_values=values)
-    for name, what in NOISE.items():
+    for name, what in CHURN_OPTIONS.items():
         flags.DEFINE_float(name, None, f"of churn, EDM's stochastic sampler: {what}", flag_values=values)
     flags.DEFINE_float("stochasticity", None, "noise of the reverse SDE, 1 is Anderson's", flag_values=values)
 

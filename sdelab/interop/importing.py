@@ -51,6 +51,10 @@ FAMILIES = {
 """By the names of `sdelab import --from`."""
 
 
+WRITTEN = (RECORD, "checkpoints", "config.json", "imported.json")
+"""In the directory of a run that was imported."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ImportedRun:
     """What was made: the run's configuration, its step, and its parameters, arrays and numbers in all.
@@ -80,7 +84,7 @@ def import_checkpoint(
     `weights`, "averaged" or "raw", become the run's averaged weights, which everything but training uses, while training
     goes on from the raw ones if the file has them, with fresh moments of the optimiser. `data` names a data set of ours,
     which evaluation and training need, or is a section `data`; size and scale of its images must be the network's, and are unless
-    it says otherwise. What is neither a number nor a word in `config`, such as a device, is passed over.
+    it says otherwise. What is neither a number nor a word in `config`, such as a device, is passed over if its key decides nothing.
 
     Errors: those of the readers; a configuration that is not known, or not one of ours; every array without a place and
     every parameter without an array, in one message; a `workdir` that holds a run.
@@ -91,7 +95,7 @@ def import_checkpoint(
     _check_empty(workdir)
     published = kind.read(path)
     chosen = published.choose(weights)
-    told = merged(published.config, plain(config or {}))
+    told = merged(published.config, plain(config or {}, kind.known))
     if not kind.described:
         check_told(published.config, told)
     translation = kind.translate(told, published.decay)
@@ -122,8 +126,10 @@ def check_told(inside: Config, config: Config, where: str = "") -> None:
 
 
 def _check_empty(workdir: Path) -> None:
-    if (workdir / RECORD).exists() or (workdir / "checkpoints").exists():
-        raise ValueError(f"workdir = {workdir} holds a run; use another workdir.")
+    for name in WRITTEN:
+        if (workdir / name).exists():
+            what = "a run" if name in (RECORD, "checkpoints") else name
+            raise ValueError(f"workdir = {workdir} holds {what}; use another workdir.")
 
 
 def _data_section(translation: Translation, data: str | Config | None) -> dict[str, Any]:
@@ -197,13 +203,13 @@ def _write(
 
 @contextlib.contextmanager
 def _all_or_nothing(workdir: Path) -> Iterator[None]:
-    """An error leaves nothing behind that would be taken for a run."""
+    """An error leaves nothing behind that would be taken for a run. Errors: there is one already, which is left alone."""
+    _check_empty(workdir)  # again: it is ours alone only now
     try:
         yield
     except BaseException:
-        for name in (RECORD, "config.json", "imported.json"):
-            (workdir / name).unlink(missing_ok=True)
-        shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
+        for name in WRITTEN:
+            shutil.rmtree(workdir / name) if (workdir / name).is_dir() else (workdir / name).unlink(missing_ok=True)
         raise
 
 

@@ -79,7 +79,7 @@ def reading(path: Path) -> Iterator[None]:
     except UnsafePickle as error:
         raise UnsafePickle(f"{path}: {error}") from error
     except UnreadableCheckpoint as error:
-        raise UnreadableCheckpoint(f"{path} is not of this format: {error}") from error
+        raise UnreadableCheckpoint(f"{path}: {error}") from error
     except OSError:
         raise
     except Exception as error:  # a torn file can raise anything

@@ -91,7 +91,9 @@ def read_edm(path: Path | str) -> Published:
             kinds = {"ema": "averaged", "net": "raw"}
             found = {kind: tree[key] for key, kind in kinds.items() if isinstance(tree.get(key), InertModule)}
         if not found:
-            raise UnreadableCheckpoint(f"{_contents(tree)}; accepted: 'ema' or 'net', a network of EDM.")
+            raise UnreadableCheckpoint(
+                f"it is not a checkpoint of EDM: {_contents(tree)}; accepted: 'ema' or 'net', a network of EDM."
+            )
         weights = {kind: dict(_tensors(network)) for kind, network in found.items()}
         return Published(weights, config=_arguments(next(iter(found.values()))))
 
@@ -106,7 +108,7 @@ READERS: dict[str, Callable[[Path | str], Published]] = {
 
 def _check_keys(tree: Any, expected: Mapping[str, type], what: str) -> None:
     if not isinstance(tree, dict) or any(not isinstance(tree.get(key), kind) for key, kind in expected.items()):
-        raise UnreadableCheckpoint(f"{_contents(tree)}; {what} has {', '.join(expected)}.")
+        raise UnreadableCheckpoint(f"it is not {what}: {_contents(tree)}; accepted: {', '.join(expected)}.")
 
 
 def _contents(tree: Any) -> str:

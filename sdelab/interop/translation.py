@@ -18,7 +18,7 @@ CENTRED, NOT_CENTRED = GreyLevels(256, -256 / 255, 256 / 255), GreyLevels(256, -
 """The images that published networks were trained on, black at -1 and white at 1, or black at 0.
 
 Published bits/dim put the edges of the darkest and the brightest bin there instead: with the bins' centres where training had them,
-`sdelab evaluate` of an imported run looks at images that differ from those by up to 1/256.
+`sdelab evaluate` of an imported run looks at images that differ from those by up to half a bin, 1/255 or 1/510.
 """
 
 
@@ -84,15 +84,33 @@ def checked(config: Config, known: Config, strict: Collection[str] = ()) -> dict
     return kept
 
 
-def plain(value: Any) -> Any:
-    """Without entries that are neither numbers nor words, nor lists or mappings of them: a device, say."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items() if _is_plain(item)}
-    return [plain(item) for item in value if _is_plain(item)] if isinstance(value, list | tuple) else value
+def plain(config: Config, known: Config) -> dict[str, Any]:
+    """Of numbers, words, lists and mappings alone, as JSON has them; NumPy's numbers and arrays become Python's.
+
+    What is none of these, such as a device, is dropped if its key is not in `known`. Errors: it is.
+    """
+    kept = {}
+    for key, value in config.items():
+        inner = known.get(key)
+        if isinstance(value, Mapping):
+            kept[key] = plain(value, inner if isinstance(inner, Mapping) else {})
+        elif _is_plain(value):
+            kept[key] = _plain(value)
+        elif key in known:
+            raise ValueError(f"{key} = {value!r} is not accepted; {key} must be a number, a word or several of them.")
+    return kept
 
 
 def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, Mapping | list | tuple | str | bool | int | float)
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, str | bool | int | float | np.ndarray | np.generic)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def check_known(section: str, config: Config, known: Config) -> None:

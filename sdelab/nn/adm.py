@@ -10,7 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from sdelab._checks import check_count
+from sdelab._checks import check_count, check_optional_count
 from sdelab._typing import PRNGKeys
 from sdelab.nn.attention import heads_of
 from sdelab.nn.conditioning import Condition
@@ -73,7 +73,8 @@ class ADM(nnx.Module):
             image_channels, image_size, out_channels, channels, multipliers, blocks, attention_resolutions,
             embedding_multiplier, dropout, dims, rematerialise,
         )  # fmt: skip
-        check_count(head_size=head_size, **({} if heads is None else {"heads": heads}))
+        check_count(head_size=head_size)
+        check_optional_count(heads=heads)
         self.plan, self.dtype, inside = plan, jnp.dtype(dtype), plan.widths[0]
         settings: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         told = {"classes": classes, "augmentations": augmentations, "label_dropout": label_dropout}

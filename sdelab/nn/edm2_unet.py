@@ -9,7 +9,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from sdelab._checks import check_count, check_unit_interval
+from sdelab._checks import check_count, check_optional_count, check_unit_interval
 from sdelab._typing import PRNGKeys
 from sdelab.nn.convolution import check_dims
 from sdelab.nn.edm2_blocks import DecoderBlock, EncoderBlock
@@ -83,11 +83,7 @@ class EDM2UNet(nnx.Module):
     ):
         check_count(image_channels=image_channels, image_size=image_size, channels=channels, blocks=blocks)
         check_count(head_size=head_size)
-        for name, multiplier in (
-            ("noise_multiplier", noise_multiplier),
-            ("embedding_multiplier", embedding_multiplier),
-        ):
-            check_count(**({} if multiplier is None else {name: multiplier}))
+        check_optional_count(noise_multiplier=noise_multiplier, embedding_multiplier=embedding_multiplier)
         check_unit_interval(label_balance=label_balance, skip_balance=skip_balance)
         check_unit_interval(residual_balance=residual_balance, attention_balance=attention_balance)
         check_dims(dims)
@@ -97,11 +93,8 @@ class EDM2UNet(nnx.Module):
         settings = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.image_channels, self.dims, self.classes, self.label_dropout = image_channels, dims, classes, label_dropout
         self.levels, self.count, self.dtype = len(widths), blocks, jnp.dtype(dtype)
-        self._run, self.label_balance, self.skip_balance = (
-            run_again if rematerialise else run,
-            label_balance,
-            skip_balance,
-        )
+        self.label_balance, self.skip_balance = label_balance, skip_balance
+        self._run = run_again if rematerialise else run
         features = widths[0] if noise_multiplier is None else noise_multiplier * channels
         width = max(widths) if embedding_multiplier is None else embedding_multiplier * channels
         self.fourier = MPFourier(features, param_dtype=param_dtype, rngs=rngs)

@@ -46,7 +46,8 @@ class UNetPlan:
         if not self.multipliers:
             raise ValueError("multipliers = () is not accepted; multipliers must name at least one resolution.")
         for multiplier in self.multipliers:
-            if isinstance(multiplier, bool) or multiplier <= 0 or multiplier * self.channels % 1:
+            width = 0.0 if isinstance(multiplier, bool | str) else multiplier * self.channels
+            if width < 0.5 or abs(width - round(width)) > 1e-6:
                 raise ValueError(
                     f"multipliers = {multiplier!r} is not accepted; multipliers must be greater than 0, and each of them times "
                     f"the {self.channels} channels an integer."

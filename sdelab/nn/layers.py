@@ -127,7 +127,8 @@ class GroupNorm(nnx.Module):
     """Group normalisation whose scale and shift may also come from an embedding, in one multiply-add over the image.
 
     Statistics in float32, by sums over pixels first: two reads of the image in all. `groups` divides `channels`; by
-    default their greatest common divisor with 8.
+    default their greatest common divisor with 8. The variance of a channel is the mean of squares less the square of the mean: one
+    whose mean is a hundred of its standard deviations keeps three digits of it.
 
     What is added to a channel before the norm, a convolution's bias or an embedding, changes the image's means and not
     its variances in each channel: as `offset` it costs no pass over the image, forwards or backwards.

@@ -150,18 +150,28 @@ def test_a_published_file_is_run_where_it_lies_with_torch_or_without(folder, cap
     if torch:  # as an object of torch's that JSON does not know
         module = types.ModuleType("torch")
         module.device, module.cuda = lambda name: {name}, types.SimpleNamespace(is_available=lambda: False)
-        module.__spec__ = importlib.machinery.ModuleSpec("torch", None)
+        module.__spec__ = importlib.machinery.ModuleSpec("torch", None, origin="here")
         monkeypatch.setitem(sys.modules, "torch", module)
     else:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         for name in [name for name in sys.modules if name.split(".")[0] == "torch"]:
             monkeypatch.delitem(sys.modules, name)
-    path, before = list(sys.path), {name for name in sys.modules if name.startswith(("torch", "configs"))}
+
+    def seen():
+        return list(sys.path), sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "configs"))
+
+    before = seen()
     words = ["--from=score_sde_torch", folder / "checkpoint_8.pth", "--config", place / "small.py"]
     code, _, err = sdelab_command(capsys, "import", *words, "--workdir", tmp_path / "run")
     assert (code, err) == (0, "")
     assert "training" in json.loads((tmp_path / "run" / "imported.json").read_text())["published"]
-    assert (sys.path, {name for name in sys.modules if name.startswith(("torch", "configs"))}) == (path, before)
+    (place.parents[1] / "shared_words.py").write_text("SDE = 'vpsde'\n")
+    (place / "small.py").write_text(
+        (place / "small.py").read_text().replace("'vpsde'", "__import__('shared_words').SDE")
+    )
+    assert sdelab_command(capsys, "import", *words, "--workdir", tmp_path / "sibling")[0] == 0
+    assert "shared_words" not in sys.modules
+    assert seen() == before
     (place / "small.py").write_text("import absent_module\n")
     code, _, err = sdelab_command(capsys, "import", *words, "--workdir", tmp_path / "other")
     assert code == 2
@@ -178,6 +188,10 @@ def test_an_import_that_fails_while_it_writes_leaves_no_run(folder, capsys, tmp_
         with pytest.raises(OSError, match="no space left"):
             sdelab_command(capsys, *words)
     assert not [path for path in (tmp_path / "run").rglob("*") if path.name != ".lock"]
+    (tmp_path / "run" / "config.json").write_text("mine")
+    assert "holds config.json; use another workdir" in sdelab_command(capsys, *words)[2]
+    assert (tmp_path / "run" / "config.json").read_text() == "mine"
+    (tmp_path / "run" / "config.json").unlink()
     assert sdelab_command(capsys, *words)[0] == 0
 
 
@@ -197,9 +211,11 @@ def test_an_import_that_fails_while_it_writes_leaves_no_run(folder, capsys, tmp_
         ("import --from edm {0}/network.pkl --workdir {0}/new --set class_name=EDMPrec", "EDM 'EDMPrec'. Did you mean 'EDMPrecond'"),
         ("import --from edm {0}/network.pkl --workdir {0}/new --set img_channels=2", "do not fit the network"),
         ("import --from edm {0}/network.pkl --workdir {0}/new --data mnis", "Did you mean 'mnist'"),
-        ("import --from edm {0}/network.pkl --workdir {0}/new --config vp/cifar", "--config=vp/cifar is not accepted: the file holds"),
+        ("import --from edm {0}/network.pkl --workdir {0}/new --config vp/cifar", "--config=vp/cifar: there is no such file. FILE holds"),
+        ("import --from score_sde_torch {0}/config.py --workdir {0}/new --config {0}/checkpoint_8.pth", "a name, a .json or a .py"),
+        ("import --from edm {0}/network.pkl --workdir {0}/new --data mnist --data_option name=x", "--data_option=name=x is not accepted"),
         ("import --from edm {0}/network.pkl --workdir {0}/new --set channel_mult=4", "channel_mult = 4 is not accepted; channel_mult must"),
-        ("import --from edm {0}/checkpoint_8.pth --workdir {0}/new", "checkpoint_8.pth is not of this format: it holds"),
+        ("import --from edm {0}/checkpoint_8.pth --workdir {0}/new", "checkpoint_8.pth: it is not a checkpoint of EDM: it holds"),
         ("import --from edm {0}/network.pkl --workdir {0}/new --data_option size=8", "--data_option=size=8 needs --data"),
         ("import --from edm {0}/network.pkl --workdir {0}/new --data mnist --data_option size", "--data_option=size is not accepted"),
         ("import --from edm {0}/network.pkl --workdir {0}/network.pkl", "{0}/network.pkl is no directory that can"),

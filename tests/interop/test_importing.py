@@ -11,7 +11,7 @@ import sdelab
 from sdelab.data import Dataset, GreyLevels, registry
 from sdelab.interop.importing import FAMILIES, import_checkpoint
 from sdelab.interop.score_sde_config import COMMON, PRESETS, translate
-from sdelab.interop.translation import assignment, merged
+from sdelab.interop.translation import assignment, merged, plain
 from sdelab.nn import presets
 from sdelab.train import fit, load_run
 from tests.interop.real_files import INTEROP, network, restore
@@ -231,6 +231,20 @@ def test_weights_that_are_not_finite_are_an_error(tmp_path):
 def test_assignments_that_are_none(text, message):
     with pytest.raises(ValueError, match=message):
         assignment(text, COMMON)
+
+
+def test_of_a_configuration_numbers_and_words_are_kept_and_nothing_that_counts_is_lost():
+    device = object()
+    config = {
+        "model": {"nf": np.int64(64), "ch_mult": [np.int64(1), 2], "dropout": np.float32(0.5)},
+        "device": device,
+        "seeds": [device, 1],
+    }
+    kept = plain(config, COMMON)
+    assert kept == {"model": {"nf": 64, "ch_mult": [1, 2], "dropout": 0.5}}
+    assert type(kept["model"]["nf"]) is int
+    with pytest.raises(ValueError, match=r"nf = .* is not accepted; nf must be a number, a word"):
+        plain({"model": {"nf": device}}, COMMON)
 
 
 def test_assignments():

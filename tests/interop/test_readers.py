@@ -106,10 +106,14 @@ def test_the_training_state_of_edm_holds_raw_weights():
         (
             "score_sde_torch",
             "tensors.pth",
-            "it holds float64, float32.*; a checkpoint of score_sde_pytorch has model, ema",
+            "it is not a checkpoint of score_sde_pytorch: it holds float64, float32.*; accepted: model, ema",
         ),
         ("edm", "tensors.pkl", "it holds float64.*; accepted: 'ema' or 'net', a network of EDM"),
-        ("score_sde_flax", "chunked.msgpack", "it holds a; a checkpoint of score_sde has optimizer, params_ema"),
+        (
+            "score_sde_flax",
+            "chunked.msgpack",
+            "it is not a checkpoint of score_sde: it holds a; accepted: optimizer, params_ema",
+        ),
         ("score_sde_flax", "tensors.pth", "tensors.pth is torn, or not of this format"),
         ("score_sde_torch", "chunked.msgpack", "chunked.msgpack is torn, or not of this format"),
     ],

@@ -8,7 +8,7 @@ from flax import nnx
 
 from sdelab.interop.edm import interleaved, locator
 from sdelab.interop.placement import place
-from sdelab.nn import ADM, as_function
+from sdelab.nn import ADM, SongUNet, as_function
 from sdelab.nn.adm import adm_style
 from sdelab.nn.convolution import convolve, same
 from sdelab.nn.edm_block import EDMBlock
@@ -62,6 +62,42 @@ def test_of_an_asymmetric_filter_the_ways_down_and_up_are_adjoint():
     np.testing.assert_allclose(jnp.sum(up(small) * large), 4.0 * jnp.sum(small * down(large)), rtol=1e-5)
     _, pull = jax.vjp(up, small)
     np.testing.assert_allclose(pull(large)[0], 4.0 * down(large), rtol=1e-5, atol=1e-5)
+
+
+TAPS = (1, 2, 3, 4)
+
+
+def correlated(x):
+    """The taps in their order over every second place of the padded image, as `conv2d` has it."""
+    padded = np.pad(np.asarray(x, np.float64), [(0, 0), (1, 1), (1, 1), (0, 0)])
+    out = np.zeros((x.shape[0], x.shape[1] // 2, x.shape[2] // 2, x.shape[3]))
+    for i in range(out.shape[1]):
+        for j in range(out.shape[2]):
+            out[:, i, j] = (
+                np.einsum("a,b,nabc->nc", TAPS, TAPS, padded[:, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4]) / 100.0
+            )
+    return out
+
+
+def test_an_asymmetric_filter_meets_the_pixels_in_order_on_the_way_down():
+    x = jnp.asarray(np.random.RandomState(0).normal(size=(2, 8, 8, 4)), jnp.float32)
+    block = EDMBlock(4, 4, 8, song_style(TAPS), resample=downsample, rngs=nnx.Rngs(params=0))
+    np.testing.assert_allclose(block._resample(x), correlated(x), rtol=0, atol=1e-6)
+    sizes = {
+        "image_size": 8,
+        "channels": 4,
+        "multipliers": (1, 1),
+        "blocks": 1,
+        "attention_resolutions": (),
+        "fir": TAPS,
+    }
+    skip, residual = (
+        SongUNet(4, encoder=kind, rngs=nnx.Rngs(params=0), **sizes).input for kind in ("skip", "residual")
+    )
+    np.testing.assert_allclose(skip.smaller(x), correlated(x), rtol=0, atol=1e-6)
+    layer = residual.levels["level0"]
+    layer.conv.kernel[...] = jnp.zeros((3, 3, 4, 4)).at[1, 1].set(jnp.eye(4))  # which changes nothing
+    np.testing.assert_allclose(layer(x), correlated(x), rtol=0, atol=1e-6)
 
 
 def kernel_of(a):

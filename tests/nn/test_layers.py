@@ -68,6 +68,39 @@ def test_group_norm_of_an_offset_is_that_of_the_sum():
     np.testing.assert_allclose(out, norm(jnp.asarray(x, jnp.float32)), rtol=0, atol=6e-5)
 
 
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_derivatives_of_a_norm_with_an_offset_are_those_of_the_norm_of_the_sum(dims, adaptive):
+    random = np.random.RandomState(dims)
+    norm, shape = GroupNorm(12, groups=3), (2, *(3, 4, 2)[:dims], 12)
+    norm.scale[...], norm.bias[...] = jnp.linspace(0.5, 1.5, 12), jnp.linspace(-1.0, 1.0, 12)
+    x, offset, modulation, dx, doffset, cotangent = (
+        jnp.asarray(random.normal(size=s), jnp.float32) for s in (shape, (2, 12), (2, 24), shape, (2, 12), shape)
+    )
+
+    def folded(x, offset):
+        return norm(x, modulation if adaptive else None, offset=offset)
+
+    def added(x, offset):
+        return norm(x + offset.reshape((2,) + (1,) * dims + (12,)), modulation if adaptive else None)
+
+    for ours, explicit in zip(
+        jax.jvp(folded, (x, offset), (dx, doffset)), jax.jvp(added, (x, offset), (dx, doffset)), strict=True
+    ):
+        np.testing.assert_allclose(ours, explicit, rtol=0, atol=2e-5)
+    for ours, explicit in zip(*(jax.vjp(f, x, offset)[1](cotangent) for f in (folded, added)), strict=True):
+        np.testing.assert_allclose(ours, explicit, rtol=0, atol=2e-5)
+
+
+def test_an_offset_is_not_rounded_to_the_image_s_bfloat16():
+    x = jnp.asarray(np.random.RandomState(0).normal(size=(1, 8, 8, 8)), jnp.bfloat16)
+    offset = jnp.linspace(-1.0, 1.0, 8)[None, :] / 300.0 + 100.0  # the same in bfloat16 for all channels
+    expected = GroupNorm(8, groups=1)(x.astype(jnp.float32), offset=offset)
+    np.testing.assert_allclose(
+        GroupNorm(8, groups=1)(x, offset=offset).astype(jnp.float32), expected, rtol=2**-8, atol=1e-4
+    )
+
+
 def test_offset_and_parameters_of_a_norm_have_gradients_without_passes_over_the_image():
     norm, x, offset = GroupNorm(8), jnp.ones((3, 16, 16, 8)), jnp.zeros((3, 8))
     apply, params = as_function(norm)

@@ -23,6 +23,7 @@ EDM2_ARGUMENTS = {
     "channels_per_head": "head_size",
     "channel_mult_noise": "noise_multiplier",
     "channel_mult_emb": "embedding_multiplier",
+    "label_balance": "label_balance",
     "concat_balance": "skip_balance",
     "res_balance": "residual_balance",
     "attn_balance": "attention_balance",
@@ -148,6 +149,10 @@ def test_output_and_derivatives(name):
     rounding = 1e-6 * max(
         arrays["param_grad_l2"]
     )  # a gain's derivative is one number, in which most of what is summed cancels
-    for key, norm in zip(map(str, arrays["param_names"]), arrays["param_grad_l2"], strict=True):
-        own = np.linalg.norm(np.asarray(leaf(by_parameter, path(key)), np.float64))
-        np.testing.assert_allclose(own, norm, rtol=1e-4, atol=rounding, err_msg=key)
+    expected = zip(map(str, arrays["param_names"]), arrays["param_grad_l2"], arrays["param_grad_dot"], strict=True)
+    for i, (key, norm, product) in enumerate(expected):
+        own = np.asarray(leaf(by_parameter, path(key)), np.float64)
+        drawn = layout(key, np.random.RandomState(i).normal(size=state[key].shape))
+        np.testing.assert_allclose(np.linalg.norm(own), norm, rtol=1e-4, atol=rounding, err_msg=key)
+        allowed = 1e-4 * norm + rounding  # of a product as of a norm: it may cancel too
+        np.testing.assert_allclose(np.sum(own * drawn), product, rtol=1e-4, atol=allowed, err_msg=key)

@@ -1,6 +1,7 @@
 """SongUNet and ADM beyond the fixtures: conditions, dropout, dimensions, rematerialisation, initial values, errors."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -192,12 +193,20 @@ def test_initial_values_are_the_published_ones():
     assert 0.9 * 256**-0.5 < float(jnp.max(jnp.abs(block["modulation"]["bias"]))) <= 256**-0.5
 
 
-@pytest.mark.parametrize(("size", "millions"), [(64, 296), (128, 422), (256, 554), (512, 559)])
-def test_networks_of_dhariwal_and_nichol_have_the_published_sizes(size, millions):
-    """Table 12 of https://arxiv.org/abs/2105.05233."""
+@pytest.mark.parametrize(
+    ("size", "millions", "heads"),
+    [(64, 296, (6, 9, 12)), (128, 422, (4, 4, 4)), (256, 554, (8, 16, 16)), (512, 559, (8, 16, 16))],
+)
+def test_networks_of_dhariwal_and_nichol_have_the_published_sizes(size, millions, heads):
+    """Millions of parameters: appendix I of https://arxiv.org/abs/2105.05233. Heads at 32, 16 and 8 pixels: four, or of 64 channels."""
     arguments = getattr(presets, f"adm_{size}")()
-    _, params = as_function(nnx.eval_shape(lambda: ADM(3, image_size=size, **arguments, rngs=nnx.Rngs(params=0))))
-    assert round(sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6) == millions
+    network = nnx.eval_shape(lambda: ADM(3, image_size=size, **arguments, rngs=nnx.Rngs(params=0)))
+    assert round(sum(leaf.size for leaf in jax.tree.leaves(as_function(network)[1])) / 1e6) == millions
+    found = {}
+    for name, block in network.backbone.encoder.items():
+        if block.heads:
+            found.setdefault(size >> int(re.findall(r"level(\d+)_", name)[0]), set()).add(block.heads)
+    assert found == {side: {count} for side, count in zip((32, 16, 8), heads, strict=True)}
 
 
 def test_heads_are_as_many_as_are_said_or_as_there_is_room_for():

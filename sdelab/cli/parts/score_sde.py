@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from sdelab.cli.base_config import Sections, composed
+from sdelab.interop import translation
 
 STEPS, STEPS_DEEP = 1_300_000, 950_000
 """Of the published CIFAR-10 trainings, and of those of the deep networks."""
 
-CENTRED = {"low": -256 / 255, "high": 256 / 255}
+CENTRED = {"low": translation.CENTRED.low, "high": translation.CENTRED.high}
 """Black at -1 and white at 1."""
-NOT_CENTRED = {"low": -1 / 510, "high": 511 / 510}
+NOT_CENTRED = {"low": translation.NOT_CENTRED.low, "high": translation.NOT_CENTRED.high}
 """Black at 0 and white at 1; networks with `centered=False` map it to [-1, 1] themselves."""
 
 FROM_1E_5 = {"weighting": "sigma_squared", "times": "uniform", "t_min": 1e-5}
