@@ -5,9 +5,9 @@
 
 The network: 32 x 32 x 3, multipliers (1, 2, 2), two blocks a level, attention at 16, dropout 0.1, batch 16, float32. The step:
 times and noise, denoising loss, gradient, bound on its norm, Adam, average. PyTorch runs in channels-last memory, eagerly and
-under `torch.compile`, with the fused Adam, in a process of its own, in turns with ours; the times are medians over rounds, on
-the wall and, in brackets, of all cores together. The machine must be idle: OpenMP's threads wait for one another in a busy
-loop, and with one other process beside them PyTorch takes many times as long. `OMP_WAIT_POLICY=passive` ends that.
+under `torch.compile`, with the fused Adam, in a process of its own, in turns of two runs with ours. The times are medians over rounds
+of the second runs, on the wall and, in brackets, of all cores together. The machine must be idle: OpenMP's threads wait for one
+another in a busy loop, and with one other process beside them PyTorch takes many times as long. `OMP_WAIT_POLICY=passive` ends that.
 
 Before anything is measured both networks are given the same weights, by the names of published checkpoints, and must have
 as many parameters and the same output to 1e-4. `--torch-python` is an interpreter that has PyTorch, if this one has not;
