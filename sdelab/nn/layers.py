@@ -124,7 +124,10 @@ def label_rows(table: Float[Array, "classes width"], condition: Int[Array, " bat
 
 
 class GroupNorm(nnx.Module):
-    """Group normalisation whose scale and shift may also come from an embedding, in one multiply-add over the image.
+    r"""Group normalisation whose scale and shift may also come from an embedding, in one multiply-add over the image.
+
+    $(1 + s)\,(\gamma\,(x + o - \mu) / \sqrt{v + \epsilon} + \beta) + t$ with mean $\mu$ and variance $v$ of $x + o$ over the pixels and
+    channels of a group, parameters $\gamma$ and $\beta$, the `modulation` $(s, t)$ and the `offset` o.
 
     Statistics in float32, by sums over pixels first: two reads of the image in all. `groups` divides `channels`; by
     default their greatest common divisor with 8. The variance of a channel is the mean of squares less the square of the mean: one
@@ -172,7 +175,10 @@ class GroupNorm(nnx.Module):
         modulation: Float[Array, "batch twice"] | None = None,
         offset: Float[Array, "#batch channels"] | None = None,
     ) -> tuple[Float[Array, "batch channels"], Float[Array, "batch channels"]]:
-        """What the norm multiplies each channel with and adds to it; the channels are those of all `parts`, in order."""
+        """What the norm of `parts` plus `offset` multiplies each channel of the `parts` with and adds to it.
+
+        The channels are those of all `parts`, in order.
+        """
         offset = None if offset is None else offset.astype(jnp.float32)
         mean, inverse_std = self._statistics(parts, offset)
         gain, shift = self._parameters(mean.shape[0])
