@@ -14,6 +14,7 @@ from sdelab._checks import check_count
 from sdelab._typing import PRNGKeys
 from sdelab.nn.convolution import check_dims
 from sdelab.nn.edm_block import BlockStyle, EDMBlock, Resample
+from sdelab.nn.features import Stream, joined
 from sdelab.nn.layers import check_rate
 from sdelab.nn.ncsnpp_pyramid import AbstractInput
 from sdelab.nn.rematerialisation import run, run_again
@@ -150,12 +151,12 @@ class EDMBackbone(nnx.Module):
 
     def encode(
         self,
-        h: Float[Array, "batch *space channels"],
+        h: Stream,
         embedding: Float[Array, "batch width"],
         keys: PRNGKeys | None,
         image: Float[Array, "batch *space image"],
         entry: AbstractInput,
-    ) -> list[Array]:
+    ) -> list[Stream]:
         """What the way up will join, in order; `entry` is how the `image` enters below the first level."""
         skips, pyramid = [h], image
         for level in range(self.plan.levels):
@@ -169,8 +170,8 @@ class EDMBackbone(nnx.Module):
         return skips
 
     def decode(
-        self, skips: list[Array], embedding: Float[Array, "batch width"], keys: PRNGKeys | None
-    ) -> Iterator[tuple[int, Array]]:
+        self, skips: list[Stream], embedding: Float[Array, "batch width"], keys: PRNGKeys | None
+    ) -> Iterator[tuple[int, Stream]]:
         """Yields each level on the way up, lowest first, with what leaves it. Empties `skips`."""
         h = self._run(self.middle["before"], skips[-1], embedding, keys)
         h = self._run(self.middle["after"], h, embedding, keys)
@@ -178,6 +179,5 @@ class EDMBackbone(nnx.Module):
             if level < self.plan.levels - 1:
                 h = self._run(self.up[f"level{level}"], h, embedding, keys)
             for i in range(self.plan.blocks + 1):
-                joined = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = self._run(self.decoder[f"level{level}_block{i}"], joined, embedding, keys)
+                h = self._run(self.decoder[f"level{level}_block{i}"], joined([h, skips.pop()]), embedding, keys)
             yield level, h

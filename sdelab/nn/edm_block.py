@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from sdelab._typing import PRNGKeys
 from sdelab.nn.attention import attend
 from sdelab.nn.convolution import Conv
+from sdelab.nn.features import Features, Stream, convolved, features, map_channels, offset_of, whole
 from sdelab.nn.layers import GroupNorm, at_least_single, dropout
 from sdelab.nn.resampling import Taps, convolve_upsampled, is_plain, upsample
 
@@ -108,14 +109,13 @@ class EDMBlock(nnx.Module):
         self.skip = nnx.Linear(in_channels, out_channels, bias_init=bias_init, **ordinary) if linear_skip else None
         self.attention = EDMAttention(out_channels, heads, style, **settings) if heads else None
 
-    def __call__(
-        self, x: Float[Array, "batch *space channels"], embedding: Float[Array, "batch width"], keys: PRNGKeys | None
-    ) -> Float[Array, "batch *resampled out"]:
-        h, bias = self._first(jax.nn.silu(self.norm0(x))), self.conv0.bias[...].astype(jnp.float32)[None, :]
-        h = jax.nn.silu(self.modulate(self.norm1, h, bias, self.modulation(embedding)))
-        h = self.conv1(dropout(h, self.dropout, keys, self.number))
-        h = (h + self._shortcut(x)) * self.skip_scale
-        return h if self.attention is None else (h + self.attention(h)) * self.skip_scale
+    def __call__(self, x: Stream, embedding: Float[Array, "batch width"], keys: PRNGKeys | None) -> Features:
+        x = features(x)
+        h = self._first(jax.nn.silu(self.norm0(x.image, offset=x.offset)))
+        h = jax.nn.silu(self.modulate(self.norm1, h, offset_of(self.conv0.bias), self.modulation(embedding)))
+        h = convolved(self.conv1, dropout(h, self.dropout, keys, self.number))
+        out = h.plus(self._shortcut(x)).scaled(self.skip_scale)
+        return out if self.attention is None else out.plus(self.attention(out)).scaled(self.skip_scale)
 
     def _first(self, h: Array) -> Array:
         """Without the bias, which is the norm's."""
@@ -123,12 +123,15 @@ class EDMBlock(nnx.Module):
             return convolve_upsampled(self.conv0, h, self.taps)
         return self.conv0.linear(self._resample(h))
 
-    def _shortcut(self, x: Array) -> Array:
+    def _shortcut(self, x: Features) -> Features:
+        if self.resample is not None and not is_plain(self.taps):  # a filter, which meets zeros around the image
+            x = features(whole(x))
         if self.skip is None:
-            return self._resample(x)
+            return Features(self._resample(x.image), x.offset)
         if self.resample is upsample and is_plain(self.taps):  # the same numbers, of a quarter of the pixels
-            return self._resample(self.skip(x))
-        return self.skip(self._resample(x))
+            mapped = map_channels(self.skip, [x])
+            return Features(self._resample(mapped.image), mapped.offset)
+        return map_channels(self.skip, [Features(self._resample(x.image), x.offset)])
 
     def _resample(self, h: Array) -> Array:
         """As published the taps meet the pixels in their order on the way down, and reversed, as a filter's do, on the way up."""
@@ -149,6 +152,6 @@ class EDMAttention(nnx.Module):
         )
         self.out = nnx.Linear(channels, channels, kernel_init=style.last_init, **settings)
 
-    def __call__(self, h: Float[Array, "batch *space channels"]) -> Float[Array, "batch *space channels"]:
-        query, key, value = jnp.split(self.query_key_value(self.norm(h)), 3, axis=-1)
-        return self.out(attend(query, key, value, self.heads))
+    def __call__(self, h: Features) -> Features:
+        query, key, value = jnp.split(self.query_key_value(self.norm(h.image, offset=h.offset)), 3, axis=-1)
+        return map_channels(self.out, [features(attend(query, key, value, self.heads))])

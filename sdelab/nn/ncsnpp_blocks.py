@@ -1,8 +1,6 @@
 """The blocks of `NCSNpp`: residual block, attention, and the layers that change the resolution."""
 
 import dataclasses
-import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -16,7 +14,8 @@ from sdelab._checks import check_nonnegative, unknown_name
 from sdelab._typing import PRNGKeys
 from sdelab.nn.activation import swish
 from sdelab.nn.attention import attend
-from sdelab.nn.convolution import Conv, add_bias, check_dims
+from sdelab.nn.convolution import Conv, check_dims
+from sdelab.nn.features import Features, Stream, convolved, features, map_channels, offset_of, split_channels, whole
 from sdelab.nn.initialization import uniform_fan_avg
 from sdelab.nn.layers import GroupNorm, at_least_single, check_rate, dropout, multiply_add
 from sdelab.nn.resampling import (
@@ -26,6 +25,7 @@ from sdelab.nn.resampling import (
     convolve_downsample,
     convolve_upsampled,
     downsample,
+    is_plain,
     upsample,
     upsample_convolve,
 )
@@ -102,23 +102,6 @@ class Common:
         return (x + h) * self.rescaling
 
 
-def linear(layer: nnx.Linear, x: Array, scale: float) -> Array:
-    """`scale` times the layer's output: its parameters are scaled, as those of `Conv`."""
-    kernel, bias = scaled(layer, scale, x.dtype)
-    return add_bias(x @ kernel, bias)
-
-
-def scaled(layer: nnx.Linear, scale: float, dtype: Any) -> tuple[Array, Array]:
-    assert layer.bias is not None
-    return (scale * layer.kernel[...]).astype(dtype), (scale * layer.bias[...]).astype(dtype)
-
-
-def split_channels(array: Array, parts: Sequence[Array], axis: int) -> list[Array]:
-    """`array`, which has an entry for each channel of all parts, cut into those of each."""
-    ends = list(itertools.accumulate(x.shape[-1] for x in parts))
-    return jnp.split(array, ends[:-1], axis=axis)
-
-
 class ResidualBlock(nnx.Module):
     r"""$(\mathrm{skip}(x) + C_2\,\mathrm{act}(\mathrm{norm}(C_1\,R\,\mathrm{act}(\mathrm{norm}(x)) + E e))) / \sqrt 2$.
 
@@ -149,19 +132,19 @@ class ResidualBlock(nnx.Module):
         if self.has_linear_skip:
             self.skip = common.linear(inside, outside, rngs)
 
-    def __call__(self, x: Array | tuple[Array, ...], embedding: Array | None, keys: PRNGKeys | None) -> Array:
+    def __call__(self, x: Stream | list[Stream], embedding: Array | None, keys: PRNGKeys | None) -> Features:
         """`embedding` is `(batch, width)`, after its activation; None in a network without noise conditioning.
 
         Several `x` stand for all their channels, in order. They are never concatenated before the convolution: what
         comes back would be read whole for each of them.
         """
-        common, parts = self.common, x if isinstance(x, tuple) else (x,)
-        offset = self.conv1.bias[...].astype(jnp.float32)[None, :]
+        common, parts = self.common, [features(part) for part in (x if isinstance(x, list) else [x])]
+        offset = offset_of(self.conv1.bias)
         if embedding is not None:
             offset = offset + self.embedding(embedding).astype(jnp.float32)
         h = common.activate(self.norm2(self._first(self._normalised(parts)), offset=offset))
-        h = self.conv2(dropout(h, common.dropout, keys, self.number), scale=common.rescaling)
-        return h + self._skipped(parts)
+        h = dropout(h, common.dropout, keys, self.number)
+        return convolved(self.conv2, h, common.rescaling).plus(self._skipped(parts))
 
     def _first(self, h: Array) -> Array:
         """Without the bias, which is the norm's."""
@@ -169,23 +152,25 @@ class ResidualBlock(nnx.Module):
             return convolve_upsampled(self.conv1, h, self.common.taps)
         return self.conv1.linear(downsample(h, self.common.taps) if self.resample == "down" else h)
 
-    def _skipped(self, parts: Sequence[Array]) -> Array:
+    def _skipped(self, parts: Sequence[Features]) -> Features:
         """Times the factor of the sum. The map of the channels is taken at the lower of the two resolutions."""
-        common = self.common
+        scale, taps, resample = self.common.rescaling, self.common.taps, self.resample
         if not self.has_linear_skip:
-            return common.rescaling * parts[0]
-        kernel, bias = scaled(self.skip, common.rescaling, parts[0].dtype)
-        if self.resample == "down":
-            parts = [downsample(x, common.taps) for x in parts]
-        rows = split_channels(kernel, parts, axis=0)
-        out = functools.reduce(jnp.add, [x @ part for x, part in zip(parts, rows, strict=True)])
-        return add_bias(upsample(out, common.taps) if self.resample == "up" else out, bias)
+            return parts[0].scaled(scale)
+        if resample is not None and not is_plain(taps):  # a filter, which meets zeros around the image
+            parts = [features(whole(x)) for x in parts]
+        if resample == "down":
+            parts = [Features(downsample(x.image, taps), x.offset) for x in parts]
+        out = map_channels(self.skip, parts, scale)
+        return Features(upsample(out.image, taps), out.offset) if resample == "up" else out
 
-    def _normalised(self, parts: Sequence[Array]) -> Array:
+    def _normalised(self, parts: Sequence[Features]) -> Array:
         """Normalised, activated and concatenated."""
-        gains, shifts = (split_channels(array, parts, axis=-1) for array in self.norm1.gain_and_shift(parts))
-        images = zip(parts, gains, shifts, strict=True)
-        return jnp.concatenate([self.common.activate(multiply_add(*image)) for image in images], axis=-1)
+        images, offset = [x.image for x in parts], jnp.concatenate([x.offset for x in parts], axis=-1)
+        gain_and_shift = self.norm1.gain_and_shift(images, offset=offset)
+        gains, shifts = (split_channels(array, images, axis=-1) for array in gain_and_shift)
+        scaled = zip(images, gains, shifts, strict=True)
+        return jnp.concatenate([self.common.activate(multiply_add(*image)) for image in scaled], axis=-1)
 
 
 class AttentionBlock(nnx.Module):
@@ -202,9 +187,11 @@ class AttentionBlock(nnx.Module):
         self.value = common.linear(channels, channels, rngs)
         self.out = common.linear(channels, channels, rngs, scale=common.init_scale)
 
-    def __call__(self, x: Array) -> Array:
-        h, scale = self.norm(x), self.common.rescaling
-        return linear(self.out, attend(self.query(h), self.key(h), self.value(h)), scale) + scale * x
+    def __call__(self, x: Stream) -> Features:
+        x, scale = features(x), self.common.rescaling
+        h = self.norm(x.image, offset=x.offset)
+        mixed = features(attend(self.query(h), self.key(h), self.value(h)))
+        return map_channels(self.out, [mixed], scale).plus(x.scaled(scale))
 
 
 class Downsampling(nnx.Module):
@@ -222,8 +209,8 @@ class Downsampling(nnx.Module):
         elif with_conv:
             self.conv = ResamplingConv(convolve_downsample, inside, outside, 3, taps=common.taps, **settings)
 
-    def __call__(self, x: Array, embedding: Array | None = None, keys: PRNGKeys | None = None) -> Array:
-        return self.conv(x) if self.with_conv else downsample(x, self.taps)
+    def __call__(self, x: Stream, embedding: Array | None = None, keys: PRNGKeys | None = None) -> Array:
+        return self.conv(whole(x)) if self.with_conv else downsample(whole(x), self.taps)
 
 
 class Upsampling(nnx.Module):
@@ -239,5 +226,5 @@ class Upsampling(nnx.Module):
             settings = {"dims": common.dims, **common.settings(rngs)}
             self.conv = ResamplingConv(upsample_convolve, inside, outside, 3, taps=common.taps, **settings)
 
-    def __call__(self, x: Array, embedding: Array | None = None, keys: PRNGKeys | None = None) -> Array:
-        return self.conv(x) if self.with_conv else upsample(x, self.taps)
+    def __call__(self, x: Stream, embedding: Array | None = None, keys: PRNGKeys | None = None) -> Array:
+        return self.conv(whole(x)) if self.with_conv else upsample(whole(x), self.taps)

@@ -7,6 +7,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from sdelab._typing import PRNGKeys
+from sdelab.nn.features import Stream
 from sdelab.nn.ncsnpp_blocks import AttentionBlock, Common, Downsampling, ResidualBlock, Upsampling
 
 Run = Callable[..., Any]
@@ -34,7 +35,7 @@ class DownLevel(nnx.Module):
         attended = range(blocks) if has_attention else ()
         self.attention = nnx.Dict({f"block{i}": AttentionBlock(width, common, rngs) for i in attended})
 
-    def __call__(self, h: Array, embedding: Array | None, keys: PRNGKeys | None, run: Run) -> list[Array]:
+    def __call__(self, h: Stream, embedding: Array | None, keys: PRNGKeys | None, run: Run) -> list[Stream]:
         outputs = []
         for i in range(self.count):
             h = run(self.blocks[f"block{i}"], h, embedding, keys)
@@ -52,7 +53,7 @@ class Middle(nnx.Module):
         self.attention = AttentionBlock(width, common, rngs)
         self.after = ResidualBlock(width, width, common, next(numbers), rngs)
 
-    def __call__(self, h: Array, embedding: Array | None, keys: PRNGKeys | None, run: Run) -> Array:
+    def __call__(self, h: Stream, embedding: Array | None, keys: PRNGKeys | None, run: Run) -> Stream:
         h = run(self.before, h, embedding, keys)
         h = run(self.attention, h)
         return run(self.after, h, embedding, keys)
@@ -80,9 +81,11 @@ class UpLevel(nnx.Module):
         if has_attention:
             self.attention = AttentionBlock(width, common, rngs)
 
-    def __call__(self, h: Array, skips: list[Array], embedding: Array | None, keys: PRNGKeys | None, run: Run) -> Array:
+    def __call__(
+        self, h: Stream, skips: list[Stream], embedding: Array | None, keys: PRNGKeys | None, run: Run
+    ) -> Stream:
         for i, skip in enumerate(skips):
-            h = run(self.blocks[f"block{i}"], (h, skip), embedding, keys)
+            h = run(self.blocks[f"block{i}"], [h, skip], embedding, keys)
         return run(self.attention, h) if self.has_attention else h
 
 

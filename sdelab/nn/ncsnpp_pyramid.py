@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from sdelab._checks import unknown_name
+from sdelab.nn.features import Stream, features, whole
 from sdelab.nn.ncsnpp_blocks import Common, Downsampling, Upsampling
 
 COMBINE = {"cat": lambda image, h: jnp.concatenate([image, h], axis=-1), "sum": lambda image, h: image + h}
@@ -25,7 +26,7 @@ class AbstractInput(nnx.Module):
         return below
 
     @abc.abstractmethod
-    def step(self, level: int, pyramid: Array, h: Array) -> tuple[Array, Array]:
+    def step(self, level: int, pyramid: Array, h: Stream) -> tuple[Array, Stream]:
         """Pyramid and features, both at the next resolution, from the pyramid at that of `level`.
 
         The pyramid starts as the image.
@@ -35,7 +36,7 @@ class AbstractInput(nnx.Module):
 class NoInput(AbstractInput):
     """It does not."""
 
-    def step(self, level: int, pyramid: Array, h: Array) -> tuple[Array, Array]:
+    def step(self, level: int, pyramid: Array, h: Stream) -> tuple[Array, Stream]:
         return pyramid, h
 
 
@@ -52,9 +53,9 @@ class InputSkip(AbstractInput):
     def widths(self, below: list[int]) -> list[int]:
         return [2 * width for width in below] if self.combine == "cat" else below
 
-    def step(self, level: int, pyramid: Array, h: Array) -> tuple[Array, Array]:
+    def step(self, level: int, pyramid: Array, h: Stream) -> tuple[Array, Stream]:
         pyramid = self.smaller(pyramid)
-        return pyramid, COMBINE[self.combine](self.levels[f"level{level}"](pyramid), h)
+        return pyramid, COMBINE[self.combine](self.levels[f"level{level}"](pyramid), whole(h))
 
 
 class InputResidual(AbstractInput):
@@ -70,8 +71,8 @@ class InputResidual(AbstractInput):
             }
         )
 
-    def step(self, level: int, pyramid: Array, h: Array) -> tuple[Array, Array]:
-        total = self.common.add(self.levels[f"level{level}"](pyramid), h)
+    def step(self, level: int, pyramid: Array, h: Stream) -> tuple[Array, Stream]:
+        total = self.common.add(self.levels[f"level{level}"](pyramid), whole(h))
         return total, total
 
 
@@ -83,19 +84,20 @@ class Head(nnx.Module):
         self.norm = common.norm(inside)
         self.conv = common.conv(inside, outside, rngs, scale=scale)
 
-    def __call__(self, h: Array) -> Array:
-        return self.conv(self.common.activate(self.norm(h)))
+    def __call__(self, h: Stream) -> Array:
+        image, offset = features(h)
+        return self.conv(self.common.activate(self.norm(image, offset=offset)))
 
 
 class AbstractOutput(nnx.Module):
     """How the image leaves the network. `widths` are those of the features at the end of each level, lowest last."""
 
     @abc.abstractmethod
-    def step(self, level: int, pyramid: Array | None, h: Array) -> tuple[Array | None, Array]:
+    def step(self, level: int, pyramid: Array | None, h: Stream) -> tuple[Array | None, Stream]:
         """Pyramid and features after `level`; the pyramid comes from the resolution below, None at the lowest."""
 
     @abc.abstractmethod
-    def finish(self, pyramid: Array | None, h: Array) -> Array:
+    def finish(self, pyramid: Array | None, h: Stream) -> Array:
         """The image."""
 
 
@@ -105,10 +107,10 @@ class NoOutput(AbstractOutput):
     def __init__(self, image_channels: int, widths: list[int], common: Common, rngs: nnx.Rngs):
         self.head = Head(widths[0], image_channels, common, rngs, scale=common.init_scale)
 
-    def step(self, level: int, pyramid: Array | None, h: Array) -> tuple[Array | None, Array]:
+    def step(self, level: int, pyramid: Array | None, h: Stream) -> tuple[Array | None, Stream]:
         return pyramid, h
 
-    def finish(self, pyramid: Array | None, h: Array) -> Array:
+    def finish(self, pyramid: Array | None, h: Stream) -> Array:
         return self.head(h)
 
 
@@ -124,11 +126,11 @@ class OutputSkip(AbstractOutput):
             }
         )
 
-    def step(self, level: int, pyramid: Array | None, h: Array) -> tuple[Array | None, Array]:
+    def step(self, level: int, pyramid: Array | None, h: Stream) -> tuple[Array | None, Stream]:
         image = self.heads[f"level{level}"](h)
         return image if pyramid is None else self.larger(pyramid) + image, h
 
-    def finish(self, pyramid: Array | None, h: Array) -> Array:
+    def finish(self, pyramid: Array | None, h: Stream) -> Array:
         assert pyramid is not None
         return pyramid
 
@@ -147,13 +149,13 @@ class OutputResidual(AbstractOutput):
         )
         self.head = Head(widths[0], image_channels, common, rngs, scale=common.init_scale)
 
-    def step(self, level: int, pyramid: Array | None, h: Array) -> tuple[Array | None, Array]:
+    def step(self, level: int, pyramid: Array | None, h: Stream) -> tuple[Array | None, Stream]:
         if pyramid is None:
             return self.lowest(h), h
-        total = self.common.add(self.levels[f"level{level}"](pyramid), h)
+        total = self.common.add(self.levels[f"level{level}"](pyramid), whole(h))
         return total, total
 
-    def finish(self, pyramid: Array | None, h: Array) -> Array:
+    def finish(self, pyramid: Array | None, h: Stream) -> Array:
         return self.head(h)
 
 

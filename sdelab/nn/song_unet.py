@@ -15,6 +15,7 @@ from sdelab.nn.conditioning import Condition
 from sdelab.nn.edm_backbone import EDMBackbone, UNetPlan
 from sdelab.nn.edm_block import BlockStyle, shift
 from sdelab.nn.edm_embedding import SongEmbedding
+from sdelab.nn.features import convolved
 from sdelab.nn.initialization import uniform_fan_avg
 from sdelab.nn.ncsnpp_blocks import Common
 from sdelab.nn.ncsnpp_pyramid import AbstractInput, AbstractOutput, make_input, make_output
@@ -98,7 +99,7 @@ class SongUNet(nnx.Module):
         self.plan.check_image(x)
         embedding = self.embedding(c_noise, condition, keys)
         image = x.astype(self.common.dtype)
-        skips = self.backbone.encode(self.first(image), embedding, keys, image, self.input)
+        skips = self.backbone.encode(convolved(self.first, image), embedding, keys, image, self.input)
         pyramid, h = None, skips[-1]
         for level, h in self.backbone.decode(skips, embedding, keys):
             pyramid, h = self.output.step(level, pyramid, h)

@@ -13,6 +13,7 @@ from sdelab.nn.adm import adm_style
 from sdelab.nn.convolution import convolve, same
 from sdelab.nn.edm_block import EDMBlock
 from sdelab.nn.edm_embedding import angles, cosines_sines, sines_cosines
+from sdelab.nn.features import whole
 from sdelab.nn.resampling import convolve_downsample, downsample, upsample, upsample_convolve
 from sdelab.nn.song_unet import song_style
 from tests.nn.edm_cases import assert_close, load
@@ -49,7 +50,7 @@ def test_block(name):
     params = place(weights, {"backbone": {"encoder": {"level0_block0": shapes}}}, locator(network))
     own = params["backbone"]["encoder"]["level0_block0"]
     nnx.replace_by_pure_dict(variables, jax.tree.map(jnp.asarray, own))
-    out = jax.jit(lambda x, e: nnx.merge(graphdef, variables)(x, e, None))(a["x"], a["emb"])
+    out = jax.jit(lambda x, e: whole(nnx.merge(graphdef, variables)(x, e, None)))(a["x"], a["emb"])
     assert_close(out, a["out"], 1e-5)
 
 
