@@ -177,16 +177,16 @@ class GroupNorm(nnx.Module):
     ) -> tuple[Float[Array, "batch channels"], Float[Array, "batch channels"]]:
         """What the norm of `parts` plus `offset` multiplies each channel of the `parts` with and adds to it.
 
-        The channels are those of all `parts`, in order.
+        The channels are those of all `parts`, in order. Both end in their division: XLA computes what divides once for all pixels, and
+        what only multiplies and adds again for each of them, from the arrays that it is made of.
         """
         offset = None if offset is None else offset.astype(jnp.float32)
-        mean, inverse_std = self._statistics(parts, offset)
+        mean, std = self._statistics(parts, offset)
         gain, shift = self._parameters(mean.shape[0])
         if modulation is not None:
             scale, more = jnp.split(modulation.astype(jnp.float32), 2, axis=-1)
             gain, shift = gain * (1.0 + scale), shift * (1.0 + scale) + more
-        gain = gain * inverse_std
-        return gain, shift - mean * gain
+        return gain / std, (shift * std - mean * gain) / std
 
     def _parameters(self, batch: int) -> tuple[Array, Array]:
         """Scale and bias for each sample.
@@ -201,7 +201,7 @@ class GroupNorm(nnx.Module):
     def _statistics(
         self, parts: Sequence[Float[Array, "batch *space _"]], offset: Float[Array, "#batch channels"] | None
     ) -> tuple[Array, Array]:
-        """What to subtract from each channel of the `parts`, and the inverse standard deviation of its group.
+        """What to subtract from each channel of the `parts`, and the standard deviation of its group.
 
         The variance of a group is the mean of its channels' variances plus the variance of their means.
         """
@@ -213,9 +213,9 @@ class GroupNorm(nnx.Module):
         middle = jnp.mean(shifted.reshape(grouped), axis=-1, keepdims=True)
         between = (shifted.reshape(grouped) - middle) ** 2
         variance = jnp.maximum(jnp.mean(within + between, axis=-1, keepdims=True), 0.0)
-        inverse_std = jax.lax.rsqrt(variance + self.epsilon)
-        middle, inverse_std = (jnp.broadcast_to(a, between.shape).reshape(mean.shape) for a in (middle, inverse_std))
-        return middle if offset is None else middle - offset, inverse_std
+        std = jnp.sqrt(variance + self.epsilon)
+        middle, std = (jnp.broadcast_to(a, between.shape).reshape(mean.shape) for a in (middle, std))
+        return middle if offset is None else middle - offset, std
 
 
 def multiply_add(

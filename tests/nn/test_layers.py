@@ -1,5 +1,7 @@
 """Layers against their formulas in NumPy, and the split of a module into function and parameters."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,6 +114,19 @@ def test_offset_and_parameters_of_a_norm_have_gradients_without_passes_over_the_
 
     assert sums_over_images(0, 1, 2) == sums_over_images(0)
     assert set(sums_over_images(0)) == {(3, 8)}
+
+
+def test_a_norm_s_image_meets_one_gain_and_one_shift():
+    """The parameters, modulation, offset and statistics are not put together again for every pixel."""
+    apply, params = as_function(GroupNorm(8))
+
+    def activated(params, x, modulation, offset):
+        return jax.nn.silu(apply(params, x, modulation, offset=offset))
+
+    arguments = (params, jnp.ones((3, 16, 16, 8)), jnp.ones((3, 16)), jnp.ones((3, 8)))
+    text = jax.jit(activated).lower(*arguments).compile().as_text()
+    (image,) = re.findall(r"ROOT %[\w.]+ = f32\[3,16,16,8\]\S* fusion\(([^)]*)\)", text)
+    assert len(image.split(",")) == 3
 
 
 def test_convolution_scales_its_parameters():
