@@ -2,14 +2,16 @@
 
 Most of the suite's time would be LLVM's, which optimises programs that run once, for milliseconds. So nothing is optimised
 below XLA's own passes, in the tests and in the programs that they start, and what was compiled in the session is not compiled
-again. Tests marked `as_users` have neither: those of an equality to the bit that users are promised. All of them so:
-`JAX_DISABLE_MOST_OPTIMIZATIONS=false pytest`.
+again. Tests marked `as_users` have their programs optimised: those of an equality to the bit that users are promised. All of
+them so: `JAX_DISABLE_MOST_OPTIMIZATIONS=false pytest`. With `as_users(again=True)` each program is compiled again wherever it
+occurs, as when a run is resumed without a cache.
 """
 
 import contextlib
 import os
 import pathlib
 import tempfile
+from typing import NamedTuple
 
 import beartype.typing  # noqa: F401  (named in the string below)
 import jax
@@ -43,28 +45,41 @@ def configure(**values):
         jax.config.update(name, value)
 
 
+class How(NamedTuple):
+    """Programs are compiled."""
+
+    optimised: bool
+    cached: bool
+
+    @classmethod
+    def asked_by(cls, test) -> "How":
+        mark = test.get_closest_marker("as_users")
+        again = mark is not None and mark.kwargs.get("again", False)
+        return cls(optimised=ALL_AS_USERS or mark is not None, cached=not again)
+
+
 @contextlib.contextmanager
-def compiled(*, as_users: bool):
+def compiled(how: How):
     """What is compiled already is dropped where that changes: JAX does not tell the two programs apart."""
-    before, wanted = os.environ[UNOPTIMISED.upper()] == "false", as_users or ALL_AS_USERS
-    if wanted == before:
+    before = How(os.environ[UNOPTIMISED.upper()] == "false", os.environ[CACHED.upper()] == "true")
+    if how == before:
         yield
         return
     try:
-        switch(wanted)
+        switch(how)
         yield
     finally:
         switch(before)
 
 
-def switch(as_users: bool):
+def switch(how: How):
     jax.clear_caches()
     compilation_cache.reset_cache()
-    configure(**{UNOPTIMISED: not as_users, CACHED: not as_users})
+    configure(**{UNOPTIMISED: not how.optimised, CACHED: how.cached})
 
 
 configure(**CACHE)
-switch(ALL_AS_USERS)
+switch(How(ALL_AS_USERS, cached=True))
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 
@@ -94,13 +109,13 @@ MAPS = pathlib.Path("/proc/self/maps")
 @pytest.fixture(scope="module", autouse=True)
 def _module_compiled(request):
     """A module's mark holds for its fixtures too."""
-    with compiled(as_users=request.node.get_closest_marker("as_users") is not None):
+    with compiled(How.asked_by(request.node)):
         yield
 
 
 @pytest.fixture(autouse=True)
 def _compiled(request, _module_compiled):
-    with compiled(as_users=request.node.get_closest_marker("as_users") is not None):
+    with compiled(How.asked_by(request.node)):
         yield
 
 

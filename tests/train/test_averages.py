@@ -14,7 +14,7 @@ from sdelab.train.ema import power_of
 from sdelab.train.ema_posthoc import coefficients, inner
 from sdelab.train.ema_snapshots import Snapshots
 
-pytestmark = pytest.mark.as_users  # equal to the bit, and each program compiled by itself
+pytestmark = pytest.mark.as_users  # equal to the bit
 
 
 def weights(decay, updates):

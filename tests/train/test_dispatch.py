@@ -11,7 +11,7 @@ from sdelab.train.profile import Trace
 from tests.train.processes import run
 from tests.train.test_distributed import config, vector
 
-pytestmark = pytest.mark.as_users  # equal to the bit, and each program compiled by itself
+pytestmark = pytest.mark.as_users  # equal to the bit
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from sdelab.train.starts import git_state
 from sdelab.train.workdir import claim
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.as_users  # equal to the bit, and each program compiled by itself
+pytestmark = pytest.mark.as_users  # equal to the bit
 
 RUN = """
 import json, pathlib, sys
@@ -65,6 +65,7 @@ def whole(tmp_path_factory):
     return workdir, fit(config(), workdir)
 
 
+@pytest.mark.as_users(again=True)
 def test_a_run_in_pieces_equals_the_whole(whole, tmp_path):
     """Stops at 5 and 18, neither a checkpoint's nor a row's step."""
     for steps in (5, 18, 30):

@@ -14,7 +14,7 @@ from sdelab.train.step import METRICS
 from sdelab.train.window import empty_window, with_window
 from tests.train.processes import run
 
-pytestmark = pytest.mark.as_users  # equal to the bit, and each program compiled by itself
+pytestmark = pytest.mark.as_users  # equal to the bit
 
 CASES = ("jit", "data", "fsdp", "pmap", "fsdp:2:5")
 
