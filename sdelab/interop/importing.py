@@ -18,7 +18,7 @@ from flax import nnx
 from sdelab._checks import unknown_name
 from sdelab.data.registry import LOADERS
 from sdelab.interop import edm_config, score_sde_config
-from sdelab.interop.published import READERS, Published
+from sdelab.interop.published import Published, read_published
 from sdelab.interop.score_sde_flax import score_sde_flax_params
 from sdelab.interop.score_sde_torch import score_sde_torch_params
 from sdelab.interop.translation import Config, Family, Translation, merged, plain
@@ -32,23 +32,19 @@ from sdelab.train.workdir import RECORD, claim
 
 SCORE_SDE: dict[str, Any] = {"presets": score_sde_config.PRESETS, "known": score_sde_config.COMMON, "described": False}
 FAMILIES = {
-    "edm": Family(
-        READERS["edm"], edm_config.translate, edm_config.place, presets={}, known=edm_config.KNOWN, described=True
-    ),
+    "edm": Family(edm_config.translate, edm_config.place, presets={}, known=edm_config.KNOWN, described=True),
     "score_sde_flax": Family(
-        READERS["score_sde_flax"],
         functools.partial(score_sde_config.translate, average="constant"),
         score_sde_flax_params,
         **SCORE_SDE,
     ),
     "score_sde_torch": Family(
-        READERS["score_sde_torch"],
         functools.partial(score_sde_config.translate, average="warmup"),
         score_sde_torch_params,
         **SCORE_SDE,
     ),
 }
-"""By the names of `sdelab import --from`."""
+"""By the names of `sdelab import --from`, which are those of `READERS` too."""
 
 
 WRITTEN = (RECORD, "checkpoints", "config.json", "imported.json")
@@ -93,7 +89,7 @@ def import_checkpoint(
         raise unknown_name("family of checkpoints", family, FAMILIES)
     kind, workdir = FAMILIES[family], Path(workdir)
     _check_empty(workdir)
-    published = kind.read(path)
+    published = read_published(path, family)
     chosen = published.choose(weights)
     told = merged(published.config, plain(config or {}, kind.known))
     if not kind.described:

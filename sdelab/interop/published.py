@@ -10,7 +10,7 @@ import numpy as np
 from flax import serialization
 
 from sdelab._checks import unknown_name
-from sdelab.interop.inert import InertModule
+from sdelab.interop.inert import InertModule, UnsafePickle
 from sdelab.interop.pickled import UnreadableCheckpoint, reading
 from sdelab.interop.torch_file import read_torch
 
@@ -104,6 +104,25 @@ READERS: dict[str, Callable[[Path | str], Published]] = {
     "score_sde_torch": read_score_sde_torch,
 }
 """By the names of `sdelab import --from`."""
+
+
+def read_published(path: Path | str, kind: str) -> Published:
+    """By the reader of that name. Errors: its own; where another reader takes the file, the message names it."""
+    try:
+        return READERS[kind](path)
+    except UnreadableCheckpoint as error:
+        found = [other for other, reader in READERS.items() if other != kind and _takes(reader, path)]
+        if not found:
+            raise
+        raise UnreadableCheckpoint(f"{str(error).rstrip('.')}. It can be read as {found[0]}.") from error
+
+
+def _takes(reader: Callable[[Path | str], Published], path: Path | str) -> bool:
+    try:
+        reader(path)
+    except (UnreadableCheckpoint, UnsafePickle):
+        return False
+    return True
 
 
 def _check_keys(tree: Any, expected: Mapping[str, type], what: str) -> None:

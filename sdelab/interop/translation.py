@@ -3,14 +3,12 @@
 import ast
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sdelab._checks import unknown_name
 from sdelab.data import GreyLevels
-from sdelab.interop.published import Published
 
 Config = Mapping[str, Any]
 
@@ -38,15 +36,14 @@ class Translation:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """How the models of one published code are read, described and placed.
+    """How the models of one published code are described and placed.
 
-    Fields: `read`, a file; `translate`, a complete published configuration and the average's decay (None: not said);
+    Fields: `translate`, a complete published configuration and the average's decay (None: not said);
     `place`, weights by their published names, as the parameters of a network of ours, which may hold shapes only;
     `presets`, published configurations by name; `known`, the keys that one may have; `described`, whether a file
     holds its configuration.
     """
 
-    read: Callable[[Path | str], Published]
     translate: Callable[[Config, float | None], Translation]
     place: Callable[[Mapping[str, np.ndarray], Any], Any]
     presets: Mapping[str, Config]
