@@ -18,7 +18,7 @@ from sdelab.nn.convolution import Conv
 from sdelab.nn.edm_backbone import EDMBackbone, UNetPlan
 from sdelab.nn.edm_block import BlockStyle, group_norm, scale_shift
 from sdelab.nn.edm_embedding import ADMEmbedding
-from sdelab.nn.features import convolved, features
+from sdelab.nn.features import convolved
 from sdelab.nn.initialization import uniform_bias, uniform_fan_in
 from sdelab.nn.ncsnpp_pyramid import NoInput
 from sdelab.nn.resampling import PLAIN
@@ -100,8 +100,7 @@ class ADM(nnx.Module):
         image = x.astype(self.dtype)
         skips = self.backbone.encode(convolved(self.first, image), embedding, keys, image, NoInput())
         *_, (_, h) = self.backbone.decode(skips, embedding, keys)
-        h = features(h)
-        return self.last(jax.nn.silu(self.norm(h.image, offset=h.offset))).astype(jnp.float32)
+        return self.last(jax.nn.silu(h.normalised(self.norm))).astype(jnp.float32)
 
 
 def adm_style(blocks: int, heads: Callable[[int], int]) -> BlockStyle:

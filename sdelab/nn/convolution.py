@@ -115,20 +115,17 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(init(rngs.params(), (size,) * dims + (in_channels, out_channels), param_dtype))
         self.bias = nnx.Param(bias_init(rngs.params(), (out_channels,), param_dtype))
 
-    def __call__(
-        self, x: Float[Array, "batch *space channels"], *, scale: float = 1.0
-    ) -> Float[Array, "batch *smaller out"]:
-        """`scale` times the convolution and the bias.
-
-        The parameters are scaled before they meet the image: it is read less often, and what comes back to it is the
-        convolution's own.
-        """
-        return add_bias(self.linear(x, scale=scale), scale * self.bias[...])
+    def __call__(self, x: Float[Array, "batch *space channels"]) -> Float[Array, "batch *smaller out"]:
+        return add_bias(self.linear(x), self.bias[...])
 
     def linear(
         self, x: Float[Array, "batch *space channels"], *, scale: float = 1.0
     ) -> Float[Array, "batch *smaller out"]:
-        """Without the bias, which the norm behind it may add at no cost: the `offset` of `GroupNorm`."""
+        """`scale` times the convolution, without the bias, which the norm behind it may add at no cost: the `offset` of `GroupNorm`.
+
+        The kernel is scaled before it meets the image: that is read less often, and what comes back to it is the
+        convolution's own.
+        """
         kernel = scale * self.kernel[...]
         return convolve(x.astype(self.dtype), kernel, padding=self.padding, stride=self.stride)
 

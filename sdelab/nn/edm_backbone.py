@@ -14,7 +14,7 @@ from sdelab._checks import check_count
 from sdelab._typing import PRNGKeys
 from sdelab.nn.convolution import check_dims
 from sdelab.nn.edm_block import BlockStyle, EDMBlock, Resample
-from sdelab.nn.features import Stream, joined
+from sdelab.nn.features import Features, joined
 from sdelab.nn.layers import check_rate
 from sdelab.nn.ncsnpp_pyramid import AbstractInput
 from sdelab.nn.rematerialisation import run, run_again
@@ -151,14 +151,14 @@ class EDMBackbone(nnx.Module):
 
     def encode(
         self,
-        h: Stream,
+        h: Features,
         embedding: Float[Array, "batch width"],
         keys: PRNGKeys | None,
         image: Float[Array, "batch *space image"],
         entry: AbstractInput,
-    ) -> list[Stream]:
+    ) -> list[Features]:
         """What the way up will join, in order; `entry` is how the `image` enters below the first level."""
-        skips, pyramid = [h], image
+        skips, pyramid = [h], Features.of(image)
         for level in range(self.plan.levels):
             if level > 0:
                 h = self._run(self.down[f"level{level}"], h, embedding, keys)
@@ -170,8 +170,8 @@ class EDMBackbone(nnx.Module):
         return skips
 
     def decode(
-        self, skips: list[Stream], embedding: Float[Array, "batch width"], keys: PRNGKeys | None
-    ) -> Iterator[tuple[int, Stream]]:
+        self, skips: list[Features], embedding: Float[Array, "batch width"], keys: PRNGKeys | None
+    ) -> Iterator[tuple[int, Features]]:
         """Yields each level on the way up, lowest first, with what leaves it. Empties `skips`."""
         h = self._run(self.middle["before"], skips[-1], embedding, keys)
         h = self._run(self.middle["after"], h, embedding, keys)

@@ -13,9 +13,9 @@ from jaxtyping import Array, Float
 from sdelab._typing import PRNGKeys
 from sdelab.nn.attention import attend
 from sdelab.nn.convolution import Conv
-from sdelab.nn.features import Features, Stream, convolved, features, map_channels, offset_of, whole
+from sdelab.nn.features import Features, convolved, map_channels, offset_of
 from sdelab.nn.layers import GroupNorm, at_least_single, dropout
-from sdelab.nn.resampling import Taps, convolve_upsampled, is_plain, upsample
+from sdelab.nn.resampling import Taps, convolve_upsampled, upsample
 
 Resample: TypeAlias = Callable[[Array, Taps], Array]
 """`upsample` or `downsample`."""
@@ -109,9 +109,8 @@ class EDMBlock(nnx.Module):
         self.skip = nnx.Linear(in_channels, out_channels, bias_init=bias_init, **ordinary) if linear_skip else None
         self.attention = EDMAttention(out_channels, heads, style, **settings) if heads else None
 
-    def __call__(self, x: Stream, embedding: Float[Array, "batch width"], keys: PRNGKeys | None) -> Features:
-        x = features(x)
-        h = self._first(jax.nn.silu(self.norm0(x.image, offset=x.offset)))
+    def __call__(self, x: Features, embedding: Float[Array, "batch width"], keys: PRNGKeys | None) -> Features:
+        h = self._first(jax.nn.silu(x.normalised(self.norm0)))
         h = jax.nn.silu(self.modulate(self.norm1, h, offset_of(self.conv0.bias), self.modulation(embedding)))
         h = convolved(self.conv1, dropout(h, self.dropout, keys, self.number))
         out = h.plus(self._shortcut(x)).scaled(self.skip_scale)
@@ -124,14 +123,12 @@ class EDMBlock(nnx.Module):
         return self.conv0.linear(self._resample(h))
 
     def _shortcut(self, x: Features) -> Features:
-        if self.resample is not None and not is_plain(self.taps):  # a filter, which meets zeros around the image
-            x = features(whole(x))
-        if self.skip is None:
-            return Features(self._resample(x.image), x.offset)
-        if self.resample is upsample and is_plain(self.taps):  # the same numbers, of a quarter of the pixels
-            mapped = map_channels(self.skip, [x])
-            return Features(self._resample(mapped.image), mapped.offset)
-        return map_channels(self.skip, [Features(self._resample(x.image), x.offset)])
+        """The map of the channels is taken at the lower of the two resolutions."""
+        x = x if self.resample is None else x.before(self.taps)
+        if self.resample is upsample and self.skip is not None:
+            x = map_channels(self.skip, [x])
+        x = Features(self._resample(x.image), x.offset)
+        return x if self.resample is upsample or self.skip is None else map_channels(self.skip, [x])
 
     def _resample(self, h: Array) -> Array:
         """As published the taps meet the pixels in their order on the way down, and reversed, as a filter's do, on the way up."""
@@ -153,5 +150,5 @@ class EDMAttention(nnx.Module):
         self.out = nnx.Linear(channels, channels, kernel_init=style.last_init, **settings)
 
     def __call__(self, h: Features) -> Features:
-        query, key, value = jnp.split(self.query_key_value(self.norm(h.image, offset=h.offset)), 3, axis=-1)
-        return map_channels(self.out, [features(attend(query, key, value, self.heads))])
+        query, key, value = jnp.split(self.query_key_value(h.normalised(self.norm)), 3, axis=-1)
+        return map_channels(self.out, [Features.of(attend(query, key, value, self.heads))])

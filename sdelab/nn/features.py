@@ -2,26 +2,37 @@
 
 import functools
 import itertools
-from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
 
+import equinox as eqx
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from sdelab.nn.convolution import Conv, add_bias
+from sdelab.nn.layers import GroupNorm
+from sdelab.nn.resampling import ResamplingConv, Taps, is_plain
 
 
-class Features(NamedTuple):
-    r"""The features $x_c + o_c$ of every channel c: an `image` `(batch, *space, channels)`, an `offset` `(1, channels)` in float32.
+class Features(eqx.Module):
+    r"""The features $x_c + o_c$ of every channel c: an `image`, and an `offset` in float32.
 
-    The biases of a residual stream are added to each other in `offset`, from block to block, and never to the image: a norm takes them
-    as they are (`GroupNorm`), a linear map of the channels maps them as it maps a pixel, and doubled pixels and means of pixels have
-    the same. What pads an image with zeros has to have them added first: `whole`.
+    The biases of a residual stream are added to each other in `offset`, from block to block, and meet the image only before a filter
+    or a convolution that pads it with zeros: a norm takes them as they are (`GroupNorm`), a linear map of the channels maps them as it
+    maps a pixel, and doubled pixels and means of pixels have the same. In 16 bits the image is rounded without them.
     """
 
-    image: Array
-    offset: Array
+    image: Float[Array, "batch *space channels"]
+    offset: Float[Array, "1 channels"]
+
+    @classmethod
+    def of(cls, image: Float[Array, "batch *space channels"]) -> "Features":
+        """The image alone."""
+        return cls(image, jnp.zeros((1, image.shape[-1]), jnp.float32))
+
+    def whole(self) -> Float[Array, "batch *space channels"]:
+        """In one array, of the dtype of the image."""
+        return add_bias(self.image, self.offset[0])
 
     def scaled(self, scale: float) -> "Features":
         return Features(scale * self.image, scale * self.offset)
@@ -29,33 +40,35 @@ class Features(NamedTuple):
     def plus(self, other: "Features") -> "Features":
         return Features(self.image + other.image, self.offset + other.offset)
 
+    def normalised(self, norm: GroupNorm) -> Float[Array, "batch *space channels"]:
+        return norm(self.image, offset=self.offset)
 
-Stream: TypeAlias = Array | Features
-"""Features, or the image alone."""
+    def before(self, taps: Taps) -> "Features":
+        """Itself, or without an offset where the `taps` are a filter, which meets zeros around the image."""
+        return self if is_plain(taps) else Features.of(self.whole())
+
+    def resampled(self, resample: Callable[[Array, Taps], Array], taps: Taps) -> "Features":
+        """By `upsample` or `downsample`."""
+        x = self.before(taps)
+        return Features(resample(x.image, taps), x.offset)
 
 
-def features(x: Stream) -> Features:
-    return x if isinstance(x, Features) else Features(x, jnp.zeros((1, x.shape[-1]), jnp.float32))
-
-
-def whole(x: Stream) -> Array:
-    """In one array, of the dtype of the image."""
-    return add_bias(x.image, x.offset[0]) if isinstance(x, Features) else x
-
-
-def joined(parts: Sequence[Stream]) -> Features:
+def joined(parts: Sequence[Features]) -> Features:
     """The channels of all `parts`, in order."""
-    images, offsets = zip(*(features(part) for part in parts), strict=True)
-    return Features(jnp.concatenate(images, axis=-1), jnp.concatenate(offsets, axis=-1))
+    return Features(jnp.concatenate([x.image for x in parts], axis=-1), joined_offsets(parts))
 
 
-def offset_of(bias: nnx.Param | None) -> Array:
+def joined_offsets(parts: Sequence[Features]) -> Float[Array, "1 channels"]:
+    return jnp.concatenate([x.offset for x in parts], axis=-1)
+
+
+def offset_of(bias: nnx.Param | None) -> Float[Array, "1 channels"]:
     """Of a layer whose bias is to be added later."""
     assert bias is not None
     return bias[...].astype(jnp.float32)[None, :]
 
 
-def convolved(layer: Conv, x: Array, scale: float = 1.0) -> Features:
+def convolved(layer: Conv | ResamplingConv, x: Float[Array, "batch *space channels"], scale: float = 1.0) -> Features:
     """`scale` times the layer's output."""
     return Features(layer.linear(x, scale=scale), scale * offset_of(layer.bias))
 
@@ -65,11 +78,11 @@ def map_channels(layer: nnx.Linear, parts: Sequence[Features], scale: float = 1.
 
     The parameters are scaled, as those of `Conv`.
     """
-    images, offsets = [x.image for x in parts], jnp.concatenate([x.offset for x in parts], axis=-1)
-    kernel = scale * layer.kernel[...]
-    rows = split_channels(kernel.astype(images[0].dtype), images, axis=0)
+    dtype = parts[0].image.dtype if layer.dtype is None else layer.dtype
+    images, kernel = [x.image.astype(dtype) for x in parts], scale * layer.kernel[...]
+    rows = split_channels(kernel.astype(dtype), images, axis=0)
     image = functools.reduce(jnp.add, [x @ part for x, part in zip(images, rows, strict=True)])
-    return Features(image, offsets @ kernel.astype(jnp.float32) + scale * offset_of(layer.bias))
+    return Features(image, joined_offsets(parts) @ kernel.astype(jnp.float32) + scale * offset_of(layer.bias))
 
 
 def split_channels(array: Array, images: Sequence[Array], axis: int) -> list[Array]:

@@ -177,8 +177,8 @@ class GroupNorm(nnx.Module):
     ) -> tuple[Float[Array, "batch channels"], Float[Array, "batch channels"]]:
         """What the norm of `parts` plus `offset` multiplies each channel of the `parts` with and adds to it.
 
-        The channels are those of all `parts`, in order. Both end in their division: XLA computes what divides once for all pixels, and
-        what only multiplies and adds again for each of them, from the arrays that it is made of.
+        The channels are those of all `parts`, in order. Both end in their division: XLA on CPU computes what divides once for all
+        pixels, and what only multiplies and adds again for each of them, from the arrays that it is made of.
         """
         offset = None if offset is None else offset.astype(jnp.float32)
         mean, std = self._statistics(parts, offset)

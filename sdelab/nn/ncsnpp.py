@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from sdelab._broadcast import expand_right
 from sdelab._checks import check_count
 from sdelab._typing import PRNGKeys
-from sdelab.nn.features import Stream, convolved
+from sdelab.nn.features import Features, convolved
 from sdelab.nn.ncsnpp_blocks import Common
 from sdelab.nn.ncsnpp_embedding import LabelEmbedding, make_noise_label
 from sdelab.nn.ncsnpp_levels import DownLevel, Middle, UpLevel, between_levels
@@ -121,13 +121,12 @@ class NCSNpp(nnx.Module):
             pyramid, h = self.output.step(i, pyramid, h)
             if i > 0:
                 h = call(self.grow[f"level{i}"], h, embedding, keys)
-        out = self.output.finish(pyramid, h).astype(jnp.float32)
+        out = self.output.finish(pyramid, h).whole().astype(jnp.float32)
         return out / expand_right(self.noise.sigma(c_noise), out) if self.scale_by_sigma else out
 
-    def _down(self, image: Array, embedding: Array | None, keys: PRNGKeys | None) -> tuple[Stream, list[Stream]]:
+    def _down(self, image: Array, embedding: Array | None, keys: PRNGKeys | None) -> tuple[Features, list[Features]]:
         call = run_again if self.rematerialise else run
-        skips: list[Stream] = [convolved(self.first, image)]
-        pyramid = image
+        pyramid, skips = Features.of(image), [convolved(self.first, image)]
         for i in range(len(self.widths)):
             skips += self.down[f"level{i}"](skips[-1], embedding, keys, call)
             if i < len(self.widths) - 1:

@@ -15,7 +15,7 @@ from sdelab._typing import PRNGKeys
 from sdelab.nn.activation import swish
 from sdelab.nn.attention import attend
 from sdelab.nn.convolution import Conv, check_dims
-from sdelab.nn.features import Features, Stream, convolved, features, map_channels, offset_of, split_channels, whole
+from sdelab.nn.features import Features, convolved, joined_offsets, map_channels, offset_of, split_channels
 from sdelab.nn.initialization import uniform_fan_avg
 from sdelab.nn.layers import GroupNorm, at_least_single, check_rate, dropout, multiply_add
 from sdelab.nn.resampling import (
@@ -25,7 +25,6 @@ from sdelab.nn.resampling import (
     convolve_downsample,
     convolve_upsampled,
     downsample,
-    is_plain,
     upsample,
     upsample_convolve,
 )
@@ -98,9 +97,6 @@ class Common:
         """The factor of a sum of skip and branch: 1 / sqrt(2) with `skip_rescale`, so that the variance stays."""
         return float(np.sqrt(0.5)) if self.skip_rescale else 1.0
 
-    def add(self, x: Array, h: Array) -> Array:
-        return (x + h) * self.rescaling
-
 
 class ResidualBlock(nnx.Module):
     r"""$(\mathrm{skip}(x) + C_2\,\mathrm{act}(\mathrm{norm}(C_1\,R\,\mathrm{act}(\mathrm{norm}(x)) + E e))) / \sqrt 2$.
@@ -132,13 +128,13 @@ class ResidualBlock(nnx.Module):
         if self.has_linear_skip:
             self.skip = common.linear(inside, outside, rngs)
 
-    def __call__(self, x: Stream | list[Stream], embedding: Array | None, keys: PRNGKeys | None) -> Features:
+    def __call__(self, x: Features | list[Features], embedding: Array | None, keys: PRNGKeys | None) -> Features:
         """`embedding` is `(batch, width)`, after its activation; None in a network without noise conditioning.
 
         Several `x` stand for all their channels, in order. They are never concatenated before the convolution: what
         comes back would be read whole for each of them.
         """
-        common, parts = self.common, [features(part) for part in (x if isinstance(x, list) else [x])]
+        common, parts = self.common, x if isinstance(x, list) else [x]
         offset = offset_of(self.conv1.bias)
         if embedding is not None:
             offset = offset + self.embedding(embedding).astype(jnp.float32)
@@ -154,23 +150,23 @@ class ResidualBlock(nnx.Module):
 
     def _skipped(self, parts: Sequence[Features]) -> Features:
         """Times the factor of the sum. The map of the channels is taken at the lower of the two resolutions."""
-        scale, taps, resample = self.common.rescaling, self.common.taps, self.resample
+        scale, taps = self.common.rescaling, self.common.taps
         if not self.has_linear_skip:
             return parts[0].scaled(scale)
-        if resample is not None and not is_plain(taps):  # a filter, which meets zeros around the image
-            parts = [features(whole(x)) for x in parts]
-        if resample == "down":
-            parts = [Features(downsample(x.image, taps), x.offset) for x in parts]
-        out = map_channels(self.skip, parts, scale)
-        return Features(upsample(out.image, taps), out.offset) if resample == "up" else out
+        if self.resample == "down":
+            parts = [x.resampled(downsample, taps) for x in parts]
+        if self.resample == "up":
+            out = map_channels(self.skip, [x.before(taps) for x in parts], scale)
+            return Features(upsample(out.image, taps), out.offset)  # the bias comes after the filter
+        return map_channels(self.skip, parts, scale)
 
     def _normalised(self, parts: Sequence[Features]) -> Array:
         """Normalised, activated and concatenated."""
-        images, offset = [x.image for x in parts], jnp.concatenate([x.offset for x in parts], axis=-1)
-        gain_and_shift = self.norm1.gain_and_shift(images, offset=offset)
+        images = [x.image for x in parts]
+        gain_and_shift = self.norm1.gain_and_shift(images, offset=joined_offsets(parts))
         gains, shifts = (split_channels(array, images, axis=-1) for array in gain_and_shift)
-        scaled = zip(images, gains, shifts, strict=True)
-        return jnp.concatenate([self.common.activate(multiply_add(*image)) for image in scaled], axis=-1)
+        triples = zip(images, gains, shifts, strict=True)
+        return jnp.concatenate([self.common.activate(multiply_add(*triple)) for triple in triples], axis=-1)
 
 
 class AttentionBlock(nnx.Module):
@@ -187,10 +183,9 @@ class AttentionBlock(nnx.Module):
         self.value = common.linear(channels, channels, rngs)
         self.out = common.linear(channels, channels, rngs, scale=common.init_scale)
 
-    def __call__(self, x: Stream) -> Features:
-        x, scale = features(x), self.common.rescaling
-        h = self.norm(x.image, offset=x.offset)
-        mixed = features(attend(self.query(h), self.key(h), self.value(h)))
+    def __call__(self, x: Features) -> Features:
+        h, scale = x.normalised(self.norm), self.common.rescaling
+        mixed = Features.of(attend(self.query(h), self.key(h), self.value(h)))
         return map_channels(self.out, [mixed], scale).plus(x.scaled(scale))
 
 
@@ -209,8 +204,10 @@ class Downsampling(nnx.Module):
         elif with_conv:
             self.conv = ResamplingConv(convolve_downsample, inside, outside, 3, taps=common.taps, **settings)
 
-    def __call__(self, x: Stream, embedding: Array | None = None, keys: PRNGKeys | None = None) -> Array:
-        return self.conv(whole(x)) if self.with_conv else downsample(whole(x), self.taps)
+    def __call__(self, x: Features, embedding: Array | None = None, keys: PRNGKeys | None = None) -> Features:
+        if not self.with_conv:
+            return x.resampled(downsample, self.taps)
+        return convolved(self.conv, x.whole())
 
 
 class Upsampling(nnx.Module):
@@ -226,5 +223,5 @@ class Upsampling(nnx.Module):
             settings = {"dims": common.dims, **common.settings(rngs)}
             self.conv = ResamplingConv(upsample_convolve, inside, outside, 3, taps=common.taps, **settings)
 
-    def __call__(self, x: Stream, embedding: Array | None = None, keys: PRNGKeys | None = None) -> Array:
-        return self.conv(whole(x)) if self.with_conv else upsample(whole(x), self.taps)
+    def __call__(self, x: Features, embedding: Array | None = None, keys: PRNGKeys | None = None) -> Features:
+        return convolved(self.conv, x.whole()) if self.with_conv else x.resampled(upsample, self.taps)

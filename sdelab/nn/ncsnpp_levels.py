@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from sdelab._typing import PRNGKeys
-from sdelab.nn.features import Stream
+from sdelab.nn.features import Features
 from sdelab.nn.ncsnpp_blocks import AttentionBlock, Common, Downsampling, ResidualBlock, Upsampling
 
 Run = Callable[..., Any]
@@ -35,7 +35,7 @@ class DownLevel(nnx.Module):
         attended = range(blocks) if has_attention else ()
         self.attention = nnx.Dict({f"block{i}": AttentionBlock(width, common, rngs) for i in attended})
 
-    def __call__(self, h: Stream, embedding: Array | None, keys: PRNGKeys | None, run: Run) -> list[Stream]:
+    def __call__(self, h: Features, embedding: Array | None, keys: PRNGKeys | None, run: Run) -> list[Features]:
         outputs = []
         for i in range(self.count):
             h = run(self.blocks[f"block{i}"], h, embedding, keys)
@@ -53,7 +53,7 @@ class Middle(nnx.Module):
         self.attention = AttentionBlock(width, common, rngs)
         self.after = ResidualBlock(width, width, common, next(numbers), rngs)
 
-    def __call__(self, h: Stream, embedding: Array | None, keys: PRNGKeys | None, run: Run) -> Stream:
+    def __call__(self, h: Features, embedding: Array | None, keys: PRNGKeys | None, run: Run) -> Features:
         h = run(self.before, h, embedding, keys)
         h = run(self.attention, h)
         return run(self.after, h, embedding, keys)
@@ -82,8 +82,8 @@ class UpLevel(nnx.Module):
             self.attention = AttentionBlock(width, common, rngs)
 
     def __call__(
-        self, h: Stream, skips: list[Stream], embedding: Array | None, keys: PRNGKeys | None, run: Run
-    ) -> Stream:
+        self, h: Features, skips: list[Features], embedding: Array | None, keys: PRNGKeys | None, run: Run
+    ) -> Features:
         for i, skip in enumerate(skips):
             h = run(self.blocks[f"block{i}"], [h, skip], embedding, keys)
         return run(self.attention, h) if self.has_attention else h

@@ -7,15 +7,13 @@ https://arxiv.org/abs/2011.13456.
 
 import abc
 
-import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array
 
 from sdelab._checks import unknown_name
-from sdelab.nn.features import Stream, features, whole
+from sdelab.nn.features import Features, convolved, joined, map_channels
 from sdelab.nn.ncsnpp_blocks import Common, Downsampling, Upsampling
 
-COMBINE = {"cat": lambda image, h: jnp.concatenate([image, h], axis=-1), "sum": lambda image, h: image + h}
+COMBINE = {"cat": lambda image, h: joined([image, h]), "sum": Features.plus}
 
 
 class AbstractInput(nnx.Module):
@@ -26,7 +24,7 @@ class AbstractInput(nnx.Module):
         return below
 
     @abc.abstractmethod
-    def step(self, level: int, pyramid: Array, h: Stream) -> tuple[Array, Stream]:
+    def step(self, level: int, pyramid: Features, h: Features) -> tuple[Features, Features]:
         """Pyramid and features, both at the next resolution, from the pyramid at that of `level`.
 
         The pyramid starts as the image.
@@ -36,7 +34,7 @@ class AbstractInput(nnx.Module):
 class NoInput(AbstractInput):
     """It does not."""
 
-    def step(self, level: int, pyramid: Array, h: Stream) -> tuple[Array, Stream]:
+    def step(self, level: int, pyramid: Features, h: Features) -> tuple[Features, Features]:
         return pyramid, h
 
 
@@ -53,9 +51,9 @@ class InputSkip(AbstractInput):
     def widths(self, below: list[int]) -> list[int]:
         return [2 * width for width in below] if self.combine == "cat" else below
 
-    def step(self, level: int, pyramid: Array, h: Stream) -> tuple[Array, Stream]:
+    def step(self, level: int, pyramid: Features, h: Features) -> tuple[Features, Features]:
         pyramid = self.smaller(pyramid)
-        return pyramid, COMBINE[self.combine](self.levels[f"level{level}"](pyramid), whole(h))
+        return pyramid, COMBINE[self.combine](map_channels(self.levels[f"level{level}"], [pyramid]), h)
 
 
 class InputResidual(AbstractInput):
@@ -71,8 +69,8 @@ class InputResidual(AbstractInput):
             }
         )
 
-    def step(self, level: int, pyramid: Array, h: Stream) -> tuple[Array, Stream]:
-        total = self.common.add(self.levels[f"level{level}"](pyramid), whole(h))
+    def step(self, level: int, pyramid: Features, h: Features) -> tuple[Features, Features]:
+        total = self.levels[f"level{level}"](pyramid).plus(h).scaled(self.common.rescaling)
         return total, total
 
 
@@ -84,20 +82,19 @@ class Head(nnx.Module):
         self.norm = common.norm(inside)
         self.conv = common.conv(inside, outside, rngs, scale=scale)
 
-    def __call__(self, h: Stream) -> Array:
-        image, offset = features(h)
-        return self.conv(self.common.activate(self.norm(image, offset=offset)))
+    def __call__(self, h: Features) -> Features:
+        return convolved(self.conv, self.common.activate(h.normalised(self.norm)))
 
 
 class AbstractOutput(nnx.Module):
     """How the image leaves the network. `widths` are those of the features at the end of each level, lowest last."""
 
     @abc.abstractmethod
-    def step(self, level: int, pyramid: Array | None, h: Stream) -> tuple[Array | None, Stream]:
+    def step(self, level: int, pyramid: Features | None, h: Features) -> tuple[Features | None, Features]:
         """Pyramid and features after `level`; the pyramid comes from the resolution below, None at the lowest."""
 
     @abc.abstractmethod
-    def finish(self, pyramid: Array | None, h: Stream) -> Array:
+    def finish(self, pyramid: Features | None, h: Features) -> Features:
         """The image."""
 
 
@@ -107,10 +104,10 @@ class NoOutput(AbstractOutput):
     def __init__(self, image_channels: int, widths: list[int], common: Common, rngs: nnx.Rngs):
         self.head = Head(widths[0], image_channels, common, rngs, scale=common.init_scale)
 
-    def step(self, level: int, pyramid: Array | None, h: Stream) -> tuple[Array | None, Stream]:
+    def step(self, level: int, pyramid: Features | None, h: Features) -> tuple[Features | None, Features]:
         return pyramid, h
 
-    def finish(self, pyramid: Array | None, h: Stream) -> Array:
+    def finish(self, pyramid: Features | None, h: Features) -> Features:
         return self.head(h)
 
 
@@ -126,11 +123,11 @@ class OutputSkip(AbstractOutput):
             }
         )
 
-    def step(self, level: int, pyramid: Array | None, h: Stream) -> tuple[Array | None, Stream]:
+    def step(self, level: int, pyramid: Features | None, h: Features) -> tuple[Features | None, Features]:
         image = self.heads[f"level{level}"](h)
-        return image if pyramid is None else self.larger(pyramid) + image, h
+        return image if pyramid is None else self.larger(pyramid).plus(image), h
 
-    def finish(self, pyramid: Array | None, h: Stream) -> Array:
+    def finish(self, pyramid: Features | None, h: Features) -> Features:
         assert pyramid is not None
         return pyramid
 
@@ -149,13 +146,13 @@ class OutputResidual(AbstractOutput):
         )
         self.head = Head(widths[0], image_channels, common, rngs, scale=common.init_scale)
 
-    def step(self, level: int, pyramid: Array | None, h: Stream) -> tuple[Array | None, Stream]:
+    def step(self, level: int, pyramid: Features | None, h: Features) -> tuple[Features | None, Features]:
         if pyramid is None:
             return self.lowest(h), h
-        total = self.common.add(self.levels[f"level{level}"](pyramid), whole(h))
+        total = self.levels[f"level{level}"](pyramid).plus(h).scaled(self.common.rescaling)
         return total, total
 
-    def finish(self, pyramid: Array | None, h: Stream) -> Array:
+    def finish(self, pyramid: Features | None, h: Features) -> Features:
         return self.head(h)
 
 

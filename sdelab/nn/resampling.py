@@ -46,7 +46,7 @@ def upsample(x: Float[Array, "batch *space channels"], taps: Taps = PLAIN) -> Fl
 
 
 def downsample(x: Float[Array, "batch *space channels"], taps: Taps = PLAIN) -> Float[Array, "batch *smaller channels"]:
-    """Every side halved, rounded up."""
+    """Every side halved, rounded down."""
     return filter_down(x, taps, padding=_split(len(taps) - 2))
 
 
@@ -75,7 +75,7 @@ def convolve_upsampled(
 def convolve_downsample(
     x: Float[Array, "batch *space channels"], kernel: Float[Array, "*size channels out"], taps: Taps = PLAIN
 ) -> Float[Array, "batch *smaller out"]:
-    """The filter, then `kernel` at every second pixel; every side is halved, rounded up."""
+    """The filter, then `kernel` at every second pixel; every side is halved, rounded down."""
     filtered = filter_down(x, taps, factor=1, padding=_split(len(taps) + kernel.shape[0] - 3))
     return convolve(filtered, kernel, padding=((0, 0),) * (x.ndim - 2), stride=2)
 
@@ -140,7 +140,13 @@ class ResamplingConv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((out_channels,), param_dtype))
 
     def __call__(self, x: Float[Array, "batch *space channels"]) -> Float[Array, "batch *resampled out"]:
-        return add_bias(self.resample(x.astype(self.dtype), self.kernel[...], self.taps), self.bias[...])
+        return add_bias(self.linear(x), self.bias[...])
+
+    def linear(
+        self, x: Float[Array, "batch *space channels"], *, scale: float = 1.0
+    ) -> Float[Array, "batch *resampled out"]:
+        """`scale` times it, without the bias."""
+        return self.resample(x.astype(self.dtype), scale * self.kernel[...], self.taps)
 
 
 def _split(total: int) -> tuple[int, int]:

@@ -103,7 +103,7 @@ class SongUNet(nnx.Module):
         pyramid, h = None, skips[-1]
         for level, h in self.backbone.decode(skips, embedding, keys):
             pyramid, h = self.output.step(level, pyramid, h)
-        return self.output.finish(pyramid, h).astype(jnp.float32)
+        return self.output.finish(pyramid, h).whole().astype(jnp.float32)
 
 
 def song_style(taps: Taps) -> BlockStyle:

@@ -13,7 +13,7 @@ from sdelab.nn.adm import adm_style
 from sdelab.nn.convolution import convolve, same
 from sdelab.nn.edm_block import EDMBlock
 from sdelab.nn.edm_embedding import angles, cosines_sines, sines_cosines
-from sdelab.nn.features import whole
+from sdelab.nn.features import Features
 from sdelab.nn.resampling import convolve_downsample, downsample, upsample, upsample_convolve
 from sdelab.nn.song_unet import song_style
 from tests.nn.edm_cases import assert_close, load
@@ -50,7 +50,7 @@ def test_block(name):
     params = place(weights, {"backbone": {"encoder": {"level0_block0": shapes}}}, locator(network))
     own = params["backbone"]["encoder"]["level0_block0"]
     nnx.replace_by_pure_dict(variables, jax.tree.map(jnp.asarray, own))
-    out = jax.jit(lambda x, e: whole(nnx.merge(graphdef, variables)(x, e, None)))(a["x"], a["emb"])
+    out = jax.jit(lambda x, e: nnx.merge(graphdef, variables)(Features.of(x), e, None).whole())(a["x"], a["emb"])
     assert_close(out, a["out"], 1e-5)
 
 
@@ -95,10 +95,10 @@ def test_an_asymmetric_filter_meets_the_pixels_in_order_on_the_way_down():
     skip, residual = (
         SongUNet(4, encoder=kind, rngs=nnx.Rngs(params=0), **sizes).input for kind in ("skip", "residual")
     )
-    np.testing.assert_allclose(skip.smaller(x), correlated(x), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(skip.smaller(Features.of(x)).whole(), correlated(x), rtol=0, atol=1e-6)
     layer = residual.levels["level0"]
     layer.conv.kernel[...] = jnp.zeros((3, 3, 4, 4)).at[1, 1].set(jnp.eye(4))  # which changes nothing
-    np.testing.assert_allclose(layer(x), correlated(x), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(layer(Features.of(x)).whole(), correlated(x), rtol=0, atol=1e-6)
 
 
 def kernel_of(a):
