@@ -46,7 +46,7 @@ def configure(**values):
 
 
 class How(NamedTuple):
-    """Programs are compiled."""
+    """How programs are compiled: `optimised` as users' are, or in haste; `cached` within the session, or each time again."""
 
     optimised: bool
     cached: bool

@@ -207,6 +207,7 @@ def test_two_processes_do_not_train_in_one_directory(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.as_users(again=True)
 def test_a_network_of_convolutions_resumes_to_the_bit(tmp_path):
     network = {"name": "unet", "channels": 8, "multipliers": [1], "head_size": 8, "classes": 10, "dropout": 0.1}
     digits = {**config(), "data": {"name": "digits"}, "model": network}
